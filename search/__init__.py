@@ -1,0 +1,1 @@
+"""Floor 2: architectures as data, latency models and searches."""

@@ -1,0 +1,1 @@
+"""Transports: run commands and move files on a device. One file a transport."""

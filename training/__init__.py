@@ -1,0 +1,1 @@
+"""Floor 3: data, losses, metrics and training loops."""
