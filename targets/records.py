@@ -11,8 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-RECORD_VERSION = 1
-
 
 class Frozen(BaseModel):
     """Base of all records: immutable, strict about unknown keys and about NaN or infinity."""
@@ -317,7 +315,7 @@ class BenchRun(Frozen):
         measurements: One per variant, in the order asked for.
     """
 
-    record_version: Literal[1] = RECORD_VERSION
+    record_version: Literal[1] = 1
     run_id: str
     created_at: datetime
     environment: Environment
