@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+StandIn = Literal["virtual", "recorded", "simulated"]
+
 
 class Frozen(BaseModel):
     """Base of all records: immutable, strict about unknown keys and about NaN or infinity."""
@@ -86,18 +88,19 @@ class HostSnapshot(Frozen):
     """What else the host did while a session was timed.
 
     Attributes:
-        other_cpu_share: CPU time of other processes, as a share of one core (1.0 = one core busy).
+        other_cpu_share: CPU time of other processes, as a share of one core (1.0 = one core busy);
+            absent where the host hides it, like every optional figure below.
         steal_share: CPU time taken by the hypervisor, as a share of one core.
-        cpu_pressure_share: Share of the time in which some task waited for a CPU; absent without PSI.
+        cpu_pressure_share: Share of the time in which some task waited for a CPU.
         load_1min: Load average at the end.
         involuntary_switches: Times the session lost its core.
-        clock_mhz_before: Clock of the first core before; absent where the host hides it.
+        clock_mhz_before: Clock of the first core before.
         clock_mhz_after: The same, after.
-        temperature_c: Hottest thermal zone; absent where there is none.
+        temperature_c: Hottest thermal zone at the end.
     """
 
-    other_cpu_share: float
-    steal_share: float
+    other_cpu_share: float | None = None
+    steal_share: float | None = None
     cpu_pressure_share: float | None = None
     load_1min: float
     involuntary_switches: int
@@ -259,7 +262,7 @@ class Variant(Frozen):
     model: str
     model_note: str = ""
     device: str = "local"
-    stand_in: Literal["virtual", "recorded", "simulated"] | None = None
+    stand_in: StandIn | None = None
     artifact: Artifact
     settings: RunSettings
 

@@ -1,0 +1,60 @@
+"""What a fresh process is told to do, and what it answers: the wire between session and worker."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from targets.errors import FailureKind
+from targets.records import Artifact, Frozen, OpProfile, RunSettings, SessionRecord
+
+
+class Job(Frozen):
+    """One task for one fresh process.
+
+    Attributes:
+        task: ``time`` a session, ``profile`` per op, or ``infer`` once on given inputs.
+        artifact: What to load.
+        settings: How to run it.
+        index: Position of the session among its variant's.
+        seconds: Length of the timed part.
+        min_runs: Fewest timed inferences, however slow the model.
+        input_path: ``.npy`` file of the one input, for ``infer``.
+        output_path: ``.npy`` file to write the first output to, for ``infer``.
+        parent_pid: The worker ends when this process is gone.
+    """
+
+    task: Literal["time", "profile", "infer"]
+    artifact: Artifact
+    settings: RunSettings
+    index: Annotated[int, Field(ge=0)] = 0
+    seconds: Annotated[float, Field(gt=0, le=86_400)] = 1.0
+    min_runs: Annotated[int, Field(ge=1)] = 10
+    input_path: str = ""
+    output_path: str = ""
+    parent_pid: int = 0
+
+
+class Failure(Frozen):
+    """Why a worker has no result.
+
+    Attributes:
+        what: What went wrong.
+        fix: What to do.
+        kind: Class of the failure.
+        error: Name of the error class in :mod:`targets.errors` to raise again.
+    """
+
+    what: str
+    fix: str = ""
+    kind: FailureKind
+    error: str
+
+
+class Answer(Frozen):
+    """The worker's one answer: a session, a profile, or a failure."""
+
+    session: SessionRecord | None = None
+    profile: OpProfile | None = None
+    failure: Failure | None = None

@@ -1,0 +1,148 @@
+"""Statistics whose unit is the session: figures of one variant, and the paired test of two.
+
+Inferences of one process are correlated, so nothing here treats them as independent samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from statistics import NormalDist
+
+import numpy as np
+
+from targets.records import LatencyStats, SessionRecord
+
+# Student's t, 97.5 % quantile, 1 to 30 degrees of freedom; beyond that the normal quantile is close enough.
+_T975 = (
+    12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+    2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860,
+    2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
+)  # fmt: skip
+POWER = 0.8
+_EFFICIENCY = 3 / math.pi  # of the signed-rank test against the t test, for normal noise
+
+
+def session_percentile_ms(session: SessionRecord, percentile: float) -> float:
+    """Percentile of one session's timed inferences, milliseconds."""
+    return float(np.percentile(session.samples_ns, percentile)) / 1e6
+
+
+def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
+    """Order statistics over sessions.
+
+    Each figure is the median over sessions of the session's own figure. The interval of p10 is
+    Student's t on the logarithm of the session p10s, laid around their median; with one session
+    it is that session's own value.
+
+    Args:
+        sessions: At least one session of the same variant.
+    """
+    quantiles = np.array([[session_percentile_ms(s, q) for q in (0, 10, 50, 90, 99)] for s in sessions])
+    low_ms, p10_ms, p50_ms, p90_ms, p99_ms = (float(v) for v in np.median(quantiles, axis=0))
+    logs = np.log(quantiles[:, 1])
+    spread = float(np.std(logs, ddof=1)) if len(sessions) > 1 else 0.0
+    half = t975(len(sessions) - 1) * spread / math.sqrt(len(sessions)) if len(sessions) > 1 else 0.0
+    return LatencyStats(
+        min_ms=low_ms,
+        p10_ms=p10_ms,
+        p50_ms=p50_ms,
+        p90_ms=p90_ms,
+        p99_ms=p99_ms,
+        p10_low_ms=p10_ms * math.exp(-half),
+        p10_high_ms=p10_ms * math.exp(min(half, 700.0)),
+        p10_spread=spread,
+        sessions=len(sessions),
+        samples=sum(len(s.samples_ns) for s in sessions),
+    )
+
+
+def t975(degrees: int) -> float:
+    """97.5 % quantile of Student's t for a number of degrees of freedom >= 1."""
+    return _T975[degrees - 1] if degrees <= len(_T975) else NormalDist().inv_cdf(0.975)
+
+
+@cache
+def signed_rank_cdf(ranks: tuple[int, ...]) -> tuple[float, ...]:
+    """Exact null distribution of a signed-rank sum: ``P(W <= w)`` for ``w = 0 .. sum(ranks)``.
+
+    Every one of the ``2**n`` sign assignments is equally likely under the null; counting them by
+    their rank sum is the product of ``(1 + x**rank)``.
+    """
+    counts = np.zeros(sum(ranks) + 1)
+    counts[0] = 1.0
+    for rank in ranks:
+        counts[rank:] = (counts[rank:] + counts[:-rank]) / 2
+        counts[:rank] /= 2
+    return tuple(float(v) for v in np.minimum(np.cumsum(counts), 1.0))
+
+
+def paired_permutation_p(differences: Sequence[float]) -> float:
+    """Two-sided p-value of a paired permutation test on signed ranks (Wilcoxon 1945), exact also with ties.
+
+    Ranks rather than values: one session hit by other load moves a mean of ten, and not this.
+
+    Args:
+        differences: One difference a pair, B minus A.
+    """
+    values = np.asarray(differences, dtype=float)
+    values = values[values != 0.0]
+    if not len(values):
+        return 1.0
+    magnitude = np.abs(values)
+    # Ties share their mean rank; doubled ranks stay whole numbers.
+    doubled = [int(np.sum(magnitude < m) + 1 + np.sum(magnitude <= m)) for m in magnitude]
+    positive = sum(rank for rank, value in zip(doubled, values, strict=True) if value > 0)
+    smaller = min(positive, sum(doubled) - positive)
+    return min(1.0, 2.0 * signed_rank_cdf(tuple(sorted(doubled)))[smaller])
+
+
+def paired_effect(differences: Sequence[float], alpha: float) -> tuple[float, float, float]:
+    """Median of the pairwise means and its interval, by inverting the signed-rank test.
+
+    Args:
+        differences: One difference a pair.
+        alpha: One minus the interval's confidence.
+
+    Returns:
+        Estimate (Hodges and Lehmann 1963), lower and upper end. With too few pairs for the
+        confidence the ends are infinite.
+    """
+    values = np.asarray(differences, dtype=float)
+    rows, columns = np.triu_indices(len(values))
+    walsh = np.sort((values[rows] + values[columns]) / 2)
+    cdf = signed_rank_cdf(tuple(range(1, len(values) + 1)))
+    cut = int(np.searchsorted(cdf, alpha / 2, side="right"))
+    if cut == 0:
+        return float(np.median(walsh)), -math.inf, math.inf
+    return float(np.median(walsh)), float(walsh[cut - 1]), float(walsh[len(walsh) - cut])
+
+
+def detectable_effect(spread: float, pairs: int, alpha: float) -> float:
+    """Smallest log-ratio that a number of pairs finds with 80 % power.
+
+    Args:
+        spread: Standard deviation of the pairs' differences of log latency.
+        pairs: Number of pairs, at least :func:`smallest_sample`.
+        alpha: Level of the test.
+    """
+    both, lost = _normal_terms(alpha)
+    return both * spread / math.sqrt(max(pairs - lost, 1.0) * _EFFICIENCY)
+
+
+def pairs_for(effect: float, spread: float, alpha: float) -> int:
+    """Pairs needed to find a log-ratio of ``effect`` with 80 % power (see :func:`detectable_effect`)."""
+    both, lost = _normal_terms(alpha)
+    return math.ceil((both * spread / effect) ** 2 / _EFFICIENCY + lost)
+
+
+def _normal_terms(alpha: float) -> tuple[float, float]:
+    """Sum of the two normal quantiles, and the pairs lost to estimating the spread (Guenther 1981)."""
+    level = NormalDist().inv_cdf(1 - alpha / 2)
+    return level + NormalDist().inv_cdf(POWER), level**2 / 2
+
+
+def smallest_sample(alpha: float) -> int:
+    """Fewest pairs with which the paired test can reach the level ``alpha`` at all."""
+    return math.ceil(1 - math.log2(alpha))

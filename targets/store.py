@@ -1,0 +1,254 @@
+"""Where results live: SQLite in one file by default, any SQLAlchemy URL for a lab.
+
+A session is written in one transaction as soon as it ends, so a crash loses at most the one that
+was running, and a resumed run finds the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from targets.errors import StoreError
+from targets.migrations import MIGRATIONS, SCHEMA_VERSION
+from targets.plan import BenchPlan
+from targets.records import Environment, OpProfile, SessionRecord
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+DEFAULT_STORE = "inas_results.sqlite"
+
+_tables = sa.MetaData()
+_schema = sa.Table("kit_schema", _tables, sa.Column("version", sa.Integer))
+_runs = sa.Table(
+    "runs",
+    _tables,
+    *(
+        sa.Column(n, sa.Text)
+        for n in ("run_id", "kind", "created_at", "finished_at", "plan_sha256", "plan", "environment")
+    ),
+)
+_sessions = sa.Table(
+    "sessions",
+    _tables,
+    *(sa.Column(n, sa.Text) for n in ("session_id", "run_id", "variant_key", "record")),
+    sa.Column("position", sa.Integer),
+)
+_profiles = sa.Table("profiles", _tables, *(sa.Column(n, sa.Text) for n in ("run_id", "variant_key", "record")))
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """One run as the store knows it.
+
+    Attributes:
+        run_id: Unique id.
+        created_at: Start, UTC.
+        finished: Whether everything planned was measured.
+        plan: What was planned.
+        environment: The machine it began on.
+    """
+
+    run_id: str
+    created_at: datetime
+    finished: bool
+    plan: BenchPlan
+    environment: Environment
+
+
+def _url(place: str) -> sa.URL:
+    if "://" in place:
+        try:
+            return sa.make_url(place)
+        except sa.exc.ArgumentError as error:
+            raise StoreError(
+                f"store {place!r} is not a database URL", "Give a file name or an SQLAlchemy URL."
+            ) from error
+    path = Path(place)
+    if path.is_dir():
+        raise StoreError(f"store {place} is a folder", "Name a file in it.")
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"store {place}: its folder does not exist", "Make the folder first, or name another place.")
+    return sa.URL.create("sqlite", database=str(path))
+
+
+class ResultStore:
+    """A store that is open; use it as a context manager.
+
+    Args:
+        place: File name, or an SQLAlchemy URL.
+
+    Raises:
+        StoreError: If it cannot be opened, is something else, or was written by a newer version.
+    """
+
+    def __init__(self, place: str | Path = DEFAULT_STORE) -> None:
+        self.place = str(place)
+        url = _url(self.place)
+        arguments = {"timeout": 30.0} if url.get_backend_name() == "sqlite" else {}
+        try:
+            self._engine = sa.create_engine(url, connect_args=arguments)
+        except (SQLAlchemyError, ImportError) as error:
+            raise StoreError(f"store {self.place}: {_short(error)}", "Install the database's driver.") from error
+        self._migrate()
+
+    def __enter__(self) -> ResultStore:
+        """Enter; the store is open already."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except IntegrityError as error:
+            raise StoreError(
+                f"store {self.place}: this session is there already; another bench writes to the same run",
+                "Wait for it to end, or use another --store.",
+            ) from error
+        except SQLAlchemyError as error:
+            raise StoreError(
+                f"store {self.place}: {_short(error)}", "Use another --store, or repair this one."
+            ) from error
+
+    def _migrate(self) -> None:
+        with self._transaction() as connection:
+            there = set(sa.inspect(connection).get_table_names())
+            if there and _schema.name not in there:
+                raise StoreError(f"store {self.place} is a database of something else", "Name another file.")
+            version = connection.execute(sa.select(_schema.c.version)).scalar_one() if there else 0
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"store {self.place} has schema {version} and this version of the kit knows up to {SCHEMA_VERSION}",
+                    "Upgrade inas-deploy, or use another --store.",
+                )
+            for step in MIGRATIONS[version:]:
+                step(connection)
+            if version != SCHEMA_VERSION:
+                connection.execute(sa.delete(_schema))
+                connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
+
+    def begin(self, plan: BenchPlan, environment: Environment) -> StoredRun:
+        """Write down a new run."""
+        run = StoredRun(uuid.uuid4().hex, datetime.now(UTC), False, plan, environment)
+        with self._transaction() as connection:
+            connection.execute(
+                sa.insert(_runs).values(
+                    run_id=run.run_id,
+                    kind=plan.kind,
+                    created_at=run.created_at.isoformat(),
+                    plan_sha256=plan.sha256(),
+                    plan=plan.model_dump_json(),
+                    environment=environment.model_dump_json(),
+                )
+            )
+        return run
+
+    def unfinished(self, plan: BenchPlan) -> StoredRun | None:
+        """Newest run of an equal plan that was not finished."""
+        with self._transaction() as connection:
+            query = sa.select(_runs).where(_runs.c.plan_sha256 == plan.sha256(), _runs.c.finished_at.is_(None))
+            row = connection.execute(query.order_by(_runs.c.created_at.desc())).mappings().first()
+        return None if row is None else self._run_of(row)
+
+    def runs(self) -> list[StoredRun]:
+        """All runs, oldest first."""
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(_runs).order_by(_runs.c.created_at)).mappings().all()
+        return [self._run_of(row) for row in rows]
+
+    def find(self, run_id: str | None) -> StoredRun:
+        """The run whose id begins with ``run_id``, or the newest one.
+
+        Raises:
+            StoreError: If there is none, or the beginning fits several.
+        """
+        found = [run for run in self.runs() if run.run_id.startswith(run_id or "")]
+        if not found:
+            what = f"no run {run_id}" if run_id else "no run at all"
+            raise StoreError(f"store {self.place} holds {what}", "List the runs with: inas-deploy report --list")
+        if run_id and len(found) > 1:
+            raise StoreError(f"{run_id!r} fits {len(found)} runs in {self.place}", "Give more of the id.")
+        return found[-1]
+
+    def save_session(self, run_id: str, variant_key: str, session: SessionRecord) -> None:
+        """Add one session, whole or not at all."""
+        with self._transaction() as connection:
+            connection.execute(
+                sa.insert(_sessions).values(
+                    session_id=session.session_id,
+                    run_id=run_id,
+                    variant_key=variant_key,
+                    position=session.index,
+                    record=session.model_dump_json(),
+                )
+            )
+
+    def sessions(self, run_id: str, variant_key: str) -> list[SessionRecord]:
+        """Sessions of one variant, by position."""
+        query = sa.select(_sessions.c.record).where(
+            _sessions.c.run_id == run_id, _sessions.c.variant_key == variant_key
+        )
+        with self._transaction() as connection:
+            records = connection.execute(query.order_by(_sessions.c.position)).scalars().all()
+        return [self._parsed(SessionRecord, record) for record in records]
+
+    def save_profile(self, run_id: str, variant_key: str, profile: OpProfile) -> None:
+        """Add a variant's per-op profile."""
+        with self._transaction() as connection:
+            values = {"run_id": run_id, "variant_key": variant_key, "record": profile.model_dump_json()}
+            connection.execute(sa.insert(_profiles).values(values))
+
+    def profile(self, run_id: str, variant_key: str) -> OpProfile | None:
+        """A variant's per-op profile, if one was taken."""
+        query = sa.select(_profiles.c.record).where(
+            _profiles.c.run_id == run_id, _profiles.c.variant_key == variant_key
+        )
+        with self._transaction() as connection:
+            record = connection.execute(query).scalar_one_or_none()
+        return None if record is None else self._parsed(OpProfile, record)
+
+    def finish(self, run_id: str) -> None:
+        """Mark a run as complete; it will not be resumed."""
+        with self._transaction() as connection:
+            statement = sa.update(_runs).where(_runs.c.run_id == run_id)
+            connection.execute(statement.values(finished_at=datetime.now(UTC).isoformat()))
+
+    def _run_of(self, row: sa.RowMapping) -> StoredRun:
+        return StoredRun(
+            run_id=row["run_id"],
+            created_at=datetime.fromisoformat(row["created_at"]),
+            finished=row["finished_at"] is not None,
+            plan=self._parsed(BenchPlan, row["plan"]),
+            environment=self._parsed(Environment, row["environment"]),
+        )
+
+    def _parsed(self, kind: type[RecordT], text: str) -> RecordT:
+        try:
+            return kind.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            what = f"store {self.place}: a {kind.__name__} cannot be read ({where}: {first['msg']})"
+            raise StoreError(what, "The file was changed by something else; use another --store.") from error
+
+
+def _short(error: BaseException) -> str:
+    cause: Any = getattr(error, "orig", None) or error
+    return json.dumps(str(cause).splitlines()[0] if str(cause) else type(cause).__name__)

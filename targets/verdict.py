@@ -1,0 +1,99 @@
+"""How far to trust a measurement, in sentences; a weak figure is never silently good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from targets.records import LatencyStats, SessionRecord, Verdict
+from targets.statistics import session_percentile_ms
+
+MIN_SESSIONS = 3
+MIN_SAMPLES = 10
+MAX_OTHER_CPU = 0.10
+MAX_STEAL = 0.02
+MAX_SPREAD = 0.03
+MAX_DRIFT = 0.03
+MAX_CLOCK_CHANGE = 0.05
+MAX_MODE_RATIO = 1.3
+
+_Finding = tuple[str, str]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return float(np.median(known)) if known else None
+
+
+def _sample_size(sessions: Sequence[SessionRecord]) -> list[_Finding]:
+    found: list[_Finding] = []
+    if len(sessions) < MIN_SESSIONS:
+        text = f"too few sessions: {len(sessions)}, so the spread between processes is not known"
+        found.append((text, f"measure at least {MIN_SESSIONS} sessions (--sessions)"))
+    fewest = min(len(s.samples_ns) for s in sessions)
+    if fewest < MIN_SAMPLES:
+        text = f"too few inferences: a session holds only {fewest}, so its p10 is hardly more than its minimum"
+        found.append((text, "measure longer (--seconds)"))
+    return found
+
+
+def _host(sessions: Sequence[SessionRecord]) -> list[_Finding]:
+    found: list[_Finding] = []
+    other = _median([s.host.other_cpu_share for s in sessions])
+    if other is not None and other > MAX_OTHER_CPU:
+        text = f"host contention: other processes used {other:.0%} of a core while this was timed"
+        found.append((text, "stop other work on this machine, or read p10, which load lifts least"))
+    steal = _median([s.host.steal_share for s in sessions])
+    if steal is not None and steal > MAX_STEAL:
+        text = f"host contention: the hypervisor took {steal:.1%} of a core away (steal)"
+        found.append((text, "measure on a machine that is not shared"))
+    for session in sessions:
+        before, after = session.host.clock_mhz_before, session.host.clock_mhz_after
+        if before and after and abs(after / before - 1) > MAX_CLOCK_CHANGE:
+            text = f"clock ramp: the core went from {before:.0f} to {after:.0f} MHz in session {session.index}"
+            found.append((text, "fix the clock (performance governor), or measure longer"))
+            break
+    return found
+
+
+def _stability(sessions: Sequence[SessionRecord], stats: LatencyStats) -> list[_Finding]:
+    found: list[_Finding] = []
+    unsettled = [s.index for s in sessions if not s.steady]
+    if unsettled:
+        text = f"not steady: {len(unsettled)} of {len(sessions)} sessions had not settled when warm-up ended"
+        found.append((text, "measure longer (--seconds), on a quieter machine"))
+    if stats.p10_spread > MAX_SPREAD:
+        text = f"spread: p10 differs by {stats.p10_spread:.1%} (standard deviation) between sessions"
+        found.append((text, "take more sessions (--sessions) or use one thread (--threads 1)"))
+    if len(sessions) >= 4:
+        p10s = [session_percentile_ms(s, 10) for s in sorted(sessions, key=lambda s: s.index)]
+        half = len(p10s) // 2
+        change = float(np.median(p10s[-half:]) / np.median(p10s[:half]) - 1)
+        if abs(change) > MAX_DRIFT:
+            text = f"drift: p10 of the later half of the sessions is {change:+.1%} against the earlier half"
+            found.append((text, "let the machine settle (heat, clocks, other load) and measure again"))
+    if sessions[0].settings.threads > 1:
+        medians = [session_percentile_ms(s, 50) for s in sessions]
+        if max(medians) / min(medians) > MAX_MODE_RATIO or stats.p50_ms / stats.p10_ms > MAX_MODE_RATIO:
+            threads = sessions[0].settings.threads
+            text = f"two modes: with {threads} threads p50 runs from {min(medians):.3g} to {max(medians):.3g} ms"
+            found.append((text, "measure with one thread (--threads 1), the repeatable figure on a shared host"))
+    return found
+
+
+def judge(sessions: Sequence[SessionRecord], stats: LatencyStats) -> Verdict:
+    """Verdict on the sessions of one variant.
+
+    Args:
+        sessions: The raw sessions, at least one.
+        stats: Their statistics.
+
+    Returns:
+        ``valid``, or ``weak`` with a reason and an advice for each thing found.
+    """
+    found = [*_sample_size(sessions), *_host(sessions), *_stability(sessions, stats)]
+    if not found:
+        return Verdict(status="valid")
+    advice = dict.fromkeys(text for _, text in found)
+    return Verdict(status="weak", reasons=tuple(reason for reason, _ in found), advice=tuple(advice))

@@ -1,0 +1,147 @@
+"""The fresh process of one session: ``python -m targets.worker JOB.json ANSWER.json``.
+
+Nothing of the bench lives in this process: no progress bar, no store, no other model. It writes
+its answer to a file, because runtimes print to the standard streams as they please.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import signal
+import sys
+import time
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from targets.errors import FailureKind, InvalidModel, KitError, SessionFailed, UsageError
+from targets.files import write_atomic
+from targets.host import HostWatch
+from targets.jobs import Answer, Failure, Job
+from targets.records import SessionRecord
+from targets.runtimes.registry import get_runtime
+from targets.steady import warm_up
+
+_MAX_RUNS = 200_000
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent(parent_pid: int) -> None:
+    """Ask the kernel to end this process with its parent: an orphan would disturb the next session."""
+    if not parent_pid or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _pin(cores: tuple[int, ...] | None) -> None:
+    if cores is None:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError("pinned_cores is set and this system cannot pin a process", "Leave pinned_cores out.")
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        raise UsageError(f"cannot pin to cores {list(cores)}: {error.strerror}", "Name cores this host has.") from error
+
+
+def time_session(job: Job) -> SessionRecord:
+    """Load, warm up and time one model in this process.
+
+    Args:
+        job: A ``time`` job.
+
+    Raises:
+        KitError: If the model or a setting is refused.
+    """
+    started_at = datetime.now(UTC)
+    begin = time.perf_counter()
+    runtime = get_runtime(job.settings.runtime)
+    model = runtime.load(job.artifact, job.settings)
+    load_ms = (time.perf_counter() - begin) * 1e3
+    begin = time.perf_counter()
+    model.run()
+    first_inference_ms = (time.perf_counter() - begin) * 1e3
+    warm = warm_up(model.run)
+    gc.collect()
+    gc.disable()  # a collection in the middle of a sample is ours, not the model's
+    samples_ns: list[int] = []
+    run, clock = model.run, time.perf_counter_ns
+    watch = HostWatch()
+    end = time.perf_counter_ns() + int(job.seconds * 1e9)
+    while (clock() < end or len(samples_ns) < job.min_runs) and len(samples_ns) < _MAX_RUNS:
+        start = clock()
+        run()
+        samples_ns.append(clock() - start)
+    cpu_per_wall = watch.own_cpu_per_wall
+    host = watch.snapshot()
+    gc.enable()
+    return SessionRecord(
+        session_id=uuid.uuid4().hex,
+        index=job.index,
+        pid=os.getpid(),
+        started_at=started_at,
+        finished_at=datetime.now(UTC),
+        load_ms=load_ms,
+        first_inference_ms=first_inference_ms,
+        warmup_ns=warm.samples_ns,
+        samples_ns=tuple(samples_ns),
+        steady=warm.steady,
+        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        cpu_per_wall=cpu_per_wall,
+        host=host,
+        settings=job.settings,
+        actual=model.actual,
+        versions=runtime.versions(),
+    )
+
+
+def _infer(job: Job) -> None:
+    model = get_runtime(job.settings.runtime).load(job.artifact, job.settings)
+    model.feed({job.artifact.inputs[0].name: np.load(job.input_path, allow_pickle=False)})
+    model.run()
+    outputs = model.outputs()
+    if len(outputs) != 1:
+        raise UsageError(
+            f"{Path(job.artifact.path).name} has {len(outputs)} outputs and one is needed",
+            "Export the model with its map as the only output.",
+        )
+    np.save(job.output_path, outputs[0], allow_pickle=False)
+
+
+def perform(job: Job) -> Answer:
+    """Do one job and answer; a refusal is an answer too."""
+    try:
+        _pin(job.settings.pinned_cores)
+        if job.task == "time":
+            return Answer(session=time_session(job))
+        if job.task == "profile":
+            runtime = get_runtime(job.settings.runtime)
+            return Answer(profile=runtime.profile(job.artifact, job.settings, seconds=job.seconds, source=None))
+        _infer(job)
+    except KitError as error:
+        kind = FailureKind.BAD_ARTIFACT if isinstance(error, InvalidModel) else FailureKind.TOOL_ERROR
+        kind = error.kind if isinstance(error, SessionFailed) else kind
+        return Answer(failure=Failure(what=error.what, fix=error.fix, kind=kind, error=type(error).__name__))
+    except MemoryError:
+        failure = Failure(what="out of memory", kind=FailureKind.OUT_OF_MEMORY, error="SessionFailed")
+        return Answer(failure=failure)
+    return Answer()
+
+
+def main() -> None:
+    """Read the job file, do it, write the answer file."""
+    job_path, answer_path = Path(sys.argv[1]), Path(sys.argv[2])
+    job = Job.model_validate_json(job_path.read_bytes())
+    _die_with_parent(job.parent_pid)
+    write_atomic(answer_path, perform(job).model_dump_json().encode())
+
+
+if __name__ == "__main__":
+    main()
