@@ -1,0 +1,81 @@
+"""The command line: ``inas-deploy bench | compare | report | devices | doctor``."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from typer.exceptions import TyperException
+
+from inas_deploy.commands.bench import bench
+from inas_deploy.commands.compare import compare
+from inas_deploy.commands.devices import devices
+from inas_deploy.commands.doctor import doctor
+from inas_deploy.commands.report import report
+from targets.errors import KitError
+from targets.extras import DISTRIBUTION
+
+EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name=DISTRIBUTION,
+    help="Measure vision networks on your devices, and believe the number.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (bench, compare, report, devices, doctor):
+    app.command()(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        Console().print(f"{DISTRIBUTION} {version(DISTRIBUTION)}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Measure vision networks on your devices, and believe the number."""
+
+
+def _complain(text: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"error: {' '.join(text.split())}", markup=False, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 fine, 1 regression, 2 bad input, 3 device unavailable, 130 stopped.
+
+    Args:
+        arguments: Arguments without the program's name; the process's own by default.
+    """
+    # A polite kill ends like Ctrl-C: the store is whole, and the last line says how to go on.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = typer.main.get_command(app).main(args=arguments, prog_name=DISTRIBUTION, standalone_mode=False)
+    except TyperException as error:
+        _complain(f"{error.format_message()} Try '{DISTRIBUTION} --help'.")
+        code = EXIT_USAGE
+    except KitError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; nothing is left to say
+        code = EXIT_OK
+    sys.exit(code or EXIT_OK)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""``inas-deploy bench``: how fast a model is here, where the time goes, how far to trust it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from inas_deploy.commands.options import (
+    DEFAULT_MODEL,
+    DEFAULT_RUNTIME,
+    Choice,
+    Inventory,
+    Json,
+    Resume,
+    Seconds,
+    Shape,
+    Store,
+    Threads,
+    load_model,
+    variant_of,
+)
+from inas_deploy.commands.pictures import check_pictures, draw_pictures
+from inas_deploy.commands.running import opened, run_plan
+from inas_deploy.report.html import ReportImage, write_html
+from inas_deploy.report.markdown import to_markdown
+from inas_deploy.report.terminal import bench_table, module_table
+from targets.errors import UsageError
+from targets.extras import require
+from targets.files import check_writable, write_atomic
+from targets.inventory import Device, load_inventory
+from targets.plan import BenchPlan
+from targets.records import BenchRun, Precision, Variant
+from targets.store import DEFAULT_STORE
+
+
+def bench(
+    model: Annotated[
+        list[str] | None, typer.Option(help="Name (csnet-x1, csnet-x2, ...), .onnx or .tflite file. Repeatable.")
+    ] = None,
+    target: Annotated[list[str] | None, typer.Option(help="Device name or tag from the inventory. Repeatable.")] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="onnxruntime, openvino or tflite. Repeatable.")] = None,
+    precision: Annotated[Precision | None, typer.Option(help="Numeric type to compute in.")] = None,
+    threads: Threads = None,
+    sessions: Annotated[int, typer.Option(min=1, max=10_000, help="Fresh processes a variant.")] = 5,
+    seconds: Seconds = 1.0,
+    per_op: Annotated[bool, typer.Option("--per-op/--no-per-op", help="Also find out where the time goes.")] = True,
+    shape: Shape = None,
+    image: Annotated[Path | None, typer.Option(help="Photograph to run the model on.")] = None,
+    image_out: Annotated[Path | None, typer.Option(help="Side-by-side PNG of --image.")] = None,
+    store: Store = DEFAULT_STORE,
+    report: Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write Markdown tables for a pull request.")] = None,
+    as_json: Json = False,
+    resume: Resume = False,
+    inventory: Inventory = None,
+) -> None:
+    """Measure models on devices, end to end and per op.
+
+    [bold]Examples[/bold]
+
+    inas-deploy bench
+
+    inas-deploy bench --model net.onnx --runtime openvino --runtime onnxruntime
+
+    inas-deploy bench --model net.onnx --shape input=1x3x224x224 --report out.html
+
+    inas-deploy bench --target android --json > result.json
+
+    inas-deploy bench --image photo.jpg
+    """
+    _check_outputs(image, image_out, report, markdown)
+    known = load_inventory(inventory)
+    devices = list({d.name: d for text in target or ["local"] for d in known.select(text)}.values())
+    with opened(devices) as transports:
+        variants = _variants(model, devices, runtime, precision, threads, shape)
+        plan = BenchPlan(variants=tuple(variants), sessions=sessions, seconds=seconds, per_op=per_op)
+        places = check_pictures(image, image_out, variants) if image is not None else []
+        run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
+        pictures = draw_pictures(image, places, variants, transports) if image is not None else []
+    if report is not None:
+        write_html(run, report, images=[ReportImage(path=Path(p.output), caption=p.sentence) for p in pictures])
+    if markdown is not None:
+        write_atomic(markdown, to_markdown(run).encode())
+    if as_json:
+        sys.stdout.write(run.model_dump_json(indent=2) + "\n")
+        return
+    _show(run, [p.sentence for p in pictures], [path for path in (report, markdown) if path is not None], store)
+
+
+def _check_outputs(image: Path | None, image_out: Path | None, report: Path | None, markdown: Path | None) -> None:
+    """Say now what would otherwise be said after minutes of measuring."""
+    if image_out is not None and image is None:
+        raise UsageError("--image-out is given without --image", "Add --image PHOTO.")
+    for path in (report, markdown):
+        check_writable(path)
+    if report is not None:
+        require("matplotlib", "report")
+        require("jinja2", "report")
+
+
+def _variants(
+    models: Sequence[str] | None,
+    devices: Sequence[Device],
+    runtimes: Sequence[str] | None,
+    precision: Precision | None,
+    threads: int | None,
+    shapes: Sequence[str] | None,
+) -> list[Variant]:
+    sources = [load_model(text, shapes) for text in dict.fromkeys(models or [DEFAULT_MODEL])]
+    return [
+        variant_of(
+            Choice(source, name, precision or device.precision or Precision.FP32, threads or device.threads or 1),
+            device,
+        )
+        for device in devices
+        for source in sources
+        for name in dict.fromkeys(runtimes or [device.runtime or DEFAULT_RUNTIME])
+    ]
+
+
+def _show(run: BenchRun, pictures: Sequence[str], files: Sequence[Path], store: str) -> None:
+    console = Console()
+    console.print(bench_table(run))
+    for measurement in run.measurements:
+        if measurement.profile is not None:
+            console.print(module_table(measurement.profile))
+    for line in (*pictures, *(f"wrote {path}" for path in files)):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"run {run.run_id} is kept in {store}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,85 @@
+"""Options that several commands share, and how their words become variants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inas_deploy.models import ModelSource, artifact_for, resolve_model
+from targets.inventory import Device
+from targets.onnx_files import parse_shape_option
+from targets.plan import make_variant
+from targets.records import Precision, RunSettings, Variant
+from targets.runtimes.registry import get_runtime
+from targets.store import DEFAULT_STORE
+
+DEFAULT_MODEL = "csnet-x1"
+DEFAULT_RUNTIME = "onnxruntime"
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Intra-op threads. 1, the default, repeats best on a shared host.")
+]
+Seconds = Annotated[float, typer.Option(min=0.05, max=3600, help="Timed part of each session, in seconds.")]
+Store = Annotated[str, typer.Option(help="Result store: a file name, or an SQLAlchemy URL.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
+Resume = Annotated[bool, typer.Option(help="Go on with the newest unfinished run of exactly this request.")]
+Shape = Annotated[
+    list[str] | None, typer.Option(help="Static shape for a dynamic input: [bold]input=1x3x224x224[/bold]. Repeatable.")
+]
+Inventory = Annotated[
+    Path | None, typer.Option("--devices", help="Inventory file; ./devices.toml by default, if it is there.")
+]
+STORE = DEFAULT_STORE
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One model on one runtime, as asked for.
+
+    Attributes:
+        source: The model.
+        runtime: Runtime name.
+        precision: Numeric type.
+        threads: Intra-op threads.
+    """
+
+    source: ModelSource
+    runtime: str
+    precision: Precision
+    threads: int
+
+
+def load_model(text: str, shapes: Sequence[str] | None) -> ModelSource:
+    """Find a model by name or file, with the shapes given on the command line."""
+    return resolve_model(text, shapes=dict(parse_shape_option(shape) for shape in shapes or ()) or None)
+
+
+def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
+    """Prepare what the runtime loads and name the variant.
+
+    Raises:
+        MissingExtra: If the runtime is not installed.
+        UsageError: If it cannot do the precision.
+        InvalidModel: If it cannot take the model.
+    """
+    runtime = get_runtime(choice.runtime)
+    runtime.versions()  # a missing package is said before anything is converted or measured
+    settings = RunSettings(
+        runtime=choice.runtime,
+        precision=choice.precision,
+        threads=choice.threads,
+        pinned_cores=device.pinned_cores,
+    )
+    return make_variant(
+        choice.source.name,
+        artifact_for(choice.source, runtime.formats),
+        settings,
+        device=device.name,
+        stand_in=device.stand_in,
+        model_note=choice.source.note,
+        role=role,
+    )

@@ -1,0 +1,85 @@
+"""``--image``: run each variant on a photograph and draw what it sees."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+
+from inas_deploy.saliency import (
+    FloatArray,
+    Infer,
+    SaliencyResult,
+    load_photo,
+    map_input_size,
+    saliency_side_by_side,
+)
+from targets.files import check_writable
+from targets.records import Variant
+from targets.session import run_inference
+from targets.transports.base import Transport
+
+
+def check_pictures(image: Path, out: Path | None, variants: Sequence[Variant]) -> list[Path]:
+    """Where the pictures will go; refuses what cannot work before anything is measured.
+
+    Args:
+        image: The photograph.
+        out: Place of the PNG; with several variants, its stem gets the variant's name.
+        variants: What will see it.
+
+    Raises:
+        UsageError: If the photograph cannot be read, a model takes no image, or a place cannot be written.
+    """
+    load_photo(image)
+    for variant in variants:
+        map_input_size(variant.artifact.inputs, variant.artifact.layout)
+    places = [_place(image, out, variant, alone=len(variants) == 1) for variant in variants]
+    for place in places:
+        check_writable(place)
+    return places
+
+
+def draw_pictures(
+    image: Path, places: Sequence[Path], variants: Sequence[Variant], transports: Mapping[str, Transport]
+) -> list[SaliencyResult]:
+    """Write one side-by-side PNG a variant: photograph, map, overlay.
+
+    Args:
+        image: The photograph.
+        places: From :func:`check_pictures`.
+        variants: What sees it, each in a fresh process on its device.
+        transports: By device name.
+    """
+    results = []
+    todo = list(zip(variants, places, strict=True))
+    for variant, place in track(todo, "drawing", console=Console(stderr=True), transient=True):
+        size = map_input_size(variant.artifact.inputs, variant.artifact.layout)
+        results.append(saliency_side_by_side(image, _infer(variant, transports[variant.device]), size, place))
+    return results
+
+
+def _infer(variant: Variant, transport: Transport) -> Infer:
+    channels_last = variant.artifact.layout == "NHWC"
+
+    def infer(tensor: FloatArray) -> NDArray[Any]:
+        given = np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)) if channels_last else tensor
+        output = run_inference(transport, variant.artifact, variant.settings, given)
+        return output.transpose(0, 3, 1, 2) if channels_last and output.ndim == 4 else output
+
+    return infer
+
+
+def _place(image: Path, out: Path | None, variant: Variant, *, alone: bool) -> Path:
+    base = out or Path(f"{image.stem}-saliency.png")
+    if alone:
+        return base
+    words = (Path(variant.model).stem, variant.settings.runtime, variant.device)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))
+    return base.with_name(f"{base.stem}-{name}{base.suffix or '.png'}")
