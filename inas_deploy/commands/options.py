@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from inas_deploy.models import ModelSource, artifact_for, resolve_model
+from targets.errors import UsageError
 from targets.inventory import Device
 from targets.onnx_files import parse_shape_option
 from targets.plan import make_variant
@@ -68,6 +69,11 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
     """
     runtime = get_runtime(choice.runtime)
     runtime.versions()  # a missing package is said before anything is converted or measured
+    if choice.precision not in runtime.precisions:
+        known = ", ".join(precision.value for precision in runtime.precisions)
+        raise UsageError(
+            f"{choice.runtime} cannot compute in {choice.precision.value} here", f"Take one of: {known} (--precision)."
+        )
     settings = RunSettings(
         runtime=choice.runtime,
         precision=choice.precision,

@@ -1,0 +1,1 @@
+"""Networks that exist to be measured, not to be good at anything."""

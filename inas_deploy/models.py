@@ -1,0 +1,222 @@
+"""From what a person names (a network, an .onnx or a .tflite file) to the file a runtime loads.
+
+``csnet-x1`` at 224x224 is shipped as ONNX and needs the base dependencies only. Other networks and sizes are exported
+once into a cache folder; that needs the ``torch`` extra, or ``tflite-export`` for TFLite files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from search.spaces.csnet.arch import CSNetArch
+from search.spaces.names import SPACES, NamedArch, find_arch
+from targets.errors import UsageError
+from targets.files import sha256_of
+from targets.onnx_files import freeze_shapes, inspect_onnx
+from targets.records import Artifact
+from targets.tflite_files import tflite_artifact
+
+Shapes = Mapping[str, tuple[int, ...]]
+DEFAULT_SIZE = (224, 224)
+SHIPPED_NAME = "csnet-x1"
+UNTRAINED_NOTE = "untrained weights: for latency only"
+INPUT_NAME = "image"
+SEED = 0
+_CACHE_LAYOUT = 1
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model that was found.
+
+    Attributes:
+        name: Network name, or the file's name.
+        path: The ONNX or TFLite file; ready to load.
+        format: Format of ``path``.
+        note: What a reader must know about it, for example that its weights are not trained.
+        arch_json: Architecture of one of the kit's own networks, else ``None``.
+        input_size: Height and width of one of the kit's own networks, else ``None``.
+        space: Search space of one of the kit's own networks, else ``None``.
+        shapes: Static input shapes asked for on a file, else ``None``.
+        cache_dir: Where conversions are kept.
+    """
+
+    name: str
+    path: Path
+    format: Literal["onnx", "tflite"]
+    note: str = ""
+    arch_json: str | None = None
+    input_size: tuple[int, int] | None = None
+    space: str | None = None
+    shapes: Shapes | None = None
+    cache_dir: Path | None = None
+
+
+def shipped_model() -> Path:
+    """The ONNX file of ``csnet-x1`` at 224x224 that comes with the kit."""
+    return Path(__file__).parent / "data" / f"{SHIPPED_NAME}.onnx"
+
+
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """Where exports are kept: the given folder, ``$XDG_CACHE_HOME/inas_deploy`` or ``~/.cache/inas_deploy``."""
+    if cache_dir is not None:
+        return cache_dir
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # The XDG specification says that a relative path is to be ignored.
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "inas_deploy"  # noqa: PTH117
+
+
+def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | None = None) -> ModelSource:
+    """Find a model by network name or file.
+
+    Args:
+        text: ``csnet-x1``, another network name, or the path of an ``.onnx`` or ``.tflite`` file.
+        shapes: Static shapes by input name. For an ONNX file they fix open dimensions; for a network,
+            ``{"image": (1, 3, H, W)}`` chooses the input size.
+        cache_dir: Where exports are kept, instead of the user's cache folder.
+
+    Returns:
+        The model, its file ready.
+
+    Raises:
+        UsageError: If there is no such file or network, or the shapes do not fit it.
+        InvalidModel: If the file is broken.
+        MissingExtra: If the network has to be exported and torch is not installed.
+    """
+    suffix = Path(text).suffix.lower()
+    if suffix == ".onnx":
+        return _onnx_source(_file(text), shapes, cache_dir)
+    if suffix == ".tflite":
+        path = _file(text)
+        if shapes:
+            raise UsageError(f"{text}: a .tflite file has fixed shapes", "Leave the shapes out.")
+        tflite_artifact(path)
+        return ModelSource(path.name, path, "tflite")
+    if Path(text).exists() or "/" in text:
+        raise UsageError(f"cannot tell what {text} is", "Give an .onnx or .tflite file, or a network name.")
+    named = find_arch(text)
+    size = _input_size(named, shapes)
+    if named.name == SHIPPED_NAME and size == DEFAULT_SIZE:
+        path = shipped_model()
+    else:
+        path = _exported(named.arch, size, "onnx", cache_dir)
+    return ModelSource(
+        named.name, path, "onnx", UNTRAINED_NOTE, named.arch.to_json(), size, named.arch.space, None, cache_dir
+    )  # fmt: skip
+
+
+def artifact_for(source: ModelSource, formats: tuple[str, ...]) -> Artifact:
+    """What a runtime loads for a model, converted where that is possible.
+
+    Args:
+        source: The model.
+        formats: Formats the runtime loads, its favourite first.
+
+    Returns:
+        The artifact, with the hash of what it was made from.
+
+    Raises:
+        UsageError: If the model cannot be had in one of the formats.
+        InvalidModel: If the file is broken, or a conversion gives other numbers.
+        MissingExtra: If a conversion needs a package that is not installed.
+    """
+    if source.format in formats:
+        return tflite_artifact(source.path) if source.format == "tflite" else _onnx_artifact(source)
+    if "tflite" in formats and source.arch_json is not None and source.input_size is not None:
+        arch = CSNetArch.from_json(source.arch_json)
+        path = _exported(arch, source.input_size, "tflite", source.cache_dir)
+        converter = _exporters()["tflite"]
+        return tflite_artifact(path, source_sha256=arch.sha256(), converter=converter)
+    if "tflite" in formats:
+        raise UsageError(
+            f"{source.name} is an ONNX file and this runtime loads .tflite only",
+            "Pass a .tflite file made elsewhere (litert-torch makes one from the torch module): no maintained "
+            "ONNX to TFLite converter installs beside this kit.",
+        )
+    raise UsageError(
+        f"{source.name} is a .{source.format} file and this runtime loads {', '.join(formats)}",
+        "Choose another runtime, or pass the model in that format.",
+    )
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise UsageError(f"there is no file {text}", "Check the path, or give a network name such as csnet-x1.")
+    return path
+
+
+def _onnx_source(path: Path, shapes: Shapes | None, cache_dir: Path | None) -> ModelSource:
+    info = inspect_onnx(path, shapes)
+    if not info.frozen:
+        return ModelSource(path.name, path, "onnx", shapes=shapes, cache_dir=cache_dir)
+    key = hashlib.sha256(f"{info.sha256} {[(s.name, s.shape) for s in info.inputs]}".encode())
+    for external in info.external:
+        key.update(external.sha256.encode())
+    frozen = cache_folder(cache_dir) / f"{path.stem}-{key.hexdigest()[:24]}.onnx"
+    if not frozen.is_file():
+        _make_folder(frozen.parent)
+        freeze_shapes(path, {spec.name: spec.shape for spec in info.inputs}, frozen)
+    return ModelSource(path.name, frozen, "onnx", "open dimensions fixed", shapes=shapes, cache_dir=cache_dir)
+
+
+def _onnx_artifact(source: ModelSource) -> Artifact:
+    info = inspect_onnx(source.path)
+    own = source.arch_json is not None
+    return Artifact(
+        path=str(source.path),
+        format="onnx",
+        sha256=info.sha256,
+        source_sha256=hashlib.sha256(source.arch_json.encode()).hexdigest() if source.arch_json else info.sha256,
+        inputs=info.inputs,
+        converter="torch.onnx" if own else "",
+    )
+
+
+def _input_size(named: NamedArch, shapes: Shapes | None) -> tuple[int, int]:
+    if not shapes:
+        return DEFAULT_SIZE
+    wanted = shapes.get(INPUT_NAME) or next(iter(shapes.values()))
+    if len(shapes) != 1 or len(wanted) != 4 or tuple(wanted[:2]) != (1, 3) or set(shapes) - {INPUT_NAME, ""}:
+        given = ", ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise UsageError(f"{named.name} cannot take the shape {given}", f"Give {INPUT_NAME}:1x3xHxW.")
+    size = (wanted[2], wanted[3])
+    named.space.check_size(size)
+    return size
+
+
+def _exporters() -> dict[str, str]:
+    from search import export_torch
+
+    return {"onnx": export_torch.onnx_exporter(), "tflite": export_torch.tflite_exporter()}
+
+
+def _exported(arch: CSNetArch, size: tuple[int, int], kind: Literal["onnx", "tflite"], cache_dir: Path | None) -> Path:
+    """Export an architecture once; the key holds all that decides the file."""
+    key = f"{_CACHE_LAYOUT} {arch.sha256()} {size} {SEED} {_exporters()[kind]}"
+    name = f"{arch.space}-{arch.sha256()[:12]}-{size[0]}x{size[1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    folder = cache_folder(cache_dir)
+    path, sums = folder / f"{name}.{kind}", folder / f"{name}.{kind}.sha256"
+    if path.is_file() and sums.is_file() and sums.read_text(encoding="ascii", errors="replace") == sha256_of(path):
+        return path
+    _make_folder(folder)
+    exporter: Any = importlib.import_module(SPACES[arch.space].exporter)
+    export = exporter.export_onnx if kind == "onnx" else exporter.export_tflite
+    export(arch, path, input_size=size, seed=SEED)
+    sums.write_text(sha256_of(path), encoding="ascii")
+    return path
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the cache folder {folder} ({error.strerror})", "Set XDG_CACHE_HOME to a writable folder."
+        ) from error

@@ -1,0 +1,1 @@
+"""CSNet: an extremely light saliency network of gOctConv and ILBlocks (Gao et al., ECCV 2020)."""

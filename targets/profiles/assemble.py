@@ -1,0 +1,105 @@
+"""What the profiles of all runtimes have in common: the estimator and the finished record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from targets.records import OpProfile, OpTime
+
+
+def fastest_tenth(values: Sequence[float]) -> list[int]:
+    """Positions of the fastest tenth, at least three where there are as many.
+
+    The mean over these runs is additive over operations, unlike a quantile, and load of other
+    processes, which only ever lengthens a run, stays outside it.
+
+    Args:
+        values: One total a run, any unit.
+    """
+    return [int(i) for i in np.argsort(np.asarray(values), kind="stable")[: max(3, len(values) // 10)]]
+
+
+def fastest_mean(values: Sequence[float]) -> float:
+    """Mean of the fastest tenth, in the unit of the values."""
+    return float(np.mean(np.asarray(values)[fastest_tenth(values)]))
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What a runtime's operation executes.
+
+    Attributes:
+        source_nodes: Names of nodes of the source model.
+        module: Module path; ``None`` where no rule joined it.
+        kind: ``layout`` for a reorder or transpose the runtime put in.
+    """
+
+    source_nodes: tuple[str, ...] = ()
+    module: str | None = None
+    kind: Literal["compute", "layout"] = "compute"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One executed operation before rescaling.
+
+    Attributes:
+        name: The runtime's name.
+        op_type: The runtime's type.
+        kernel: Implementation, where told.
+        corrected_us: Time with the cost of profiling taken off; may be slightly negative for tiny ops.
+        joined: What it executes.
+    """
+
+    name: str
+    op_type: str
+    kernel: str
+    corrected_us: float
+    joined: Joined
+
+
+def finished(
+    runtime: str, rows: Sequence[Row], *, runs: int, unprofiled_us: float, profiled_us: float, notes: Sequence[str]
+) -> OpProfile:
+    """Rescale op times to the unprofiled total and add up the shares.
+
+    Args:
+        runtime: Runtime name.
+        rows: Operations in execution order, at least one with a positive time.
+        runs: Profiled inferences behind each figure.
+        unprofiled_us: Inference without profiling.
+        profiled_us: Inference with profiling.
+        notes: What a reader must know.
+    """
+    sum_us = sum(row.corrected_us for row in rows)
+    times = [max(0.0, row.corrected_us) for row in rows]
+    total = sum(times)
+    ops = tuple(
+        OpTime(
+            name=row.name,
+            op_type=row.op_type,
+            kernel=row.kernel,
+            latency_us=time / total * unprofiled_us,
+            share=time / total,
+            source_nodes=row.joined.source_nodes,
+            module=row.joined.module,
+            kind=row.joined.kind,
+        )
+        for row, time in zip(rows, times, strict=True)
+    )
+    return OpProfile(
+        runtime=runtime,
+        ops=ops,
+        runs=runs,
+        unprofiled_us=unprofiled_us,
+        profiled_us=profiled_us,
+        sum_us=sum_us,
+        residual_share=(sum_us - unprofiled_us) / unprofiled_us,
+        attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),
+        layout_share=min(1.0, sum(op.share for op in ops if op.kind == "layout")),
+        notes=tuple(notes),
+    )

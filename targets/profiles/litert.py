@@ -1,0 +1,275 @@
+"""Per-op times of a TFLite model on the CPU, from LiteRT's profiler."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from targets.errors import UnknownLayout
+from targets.profiles.litert_align import Aligned, align, split_tag
+from targets.profiles.litert_api import LiteRtModel, Port
+from targets.profiles.litert_events import BUILTIN_OP, DELEGATE_OP, Event
+from targets.profiles.tflite_modules import ModuleNames, module_of
+from targets.records import Artifact, OpProfile, OpTime, RunSettings, TensorSpec
+from targets.runtimes.base import seeded_inputs
+from targets.runtimes.tflite import TFLiteModel, checked_delegate, delegated_ops
+from targets.tflite_files import TfliteFile
+from targets.tflite_schema import LAYOUT_OPERATORS
+
+_BLOCK = 4
+_MIN_BLOCKS = 3
+_MAX_BLOCKS = 2000
+_RESIDUAL_LIMIT = 0.05
+# XNNPACK cuts each duration to whole microseconds: half of one is missing on average.
+_CUT_US = 0.5
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """Means over the runs in the fastest quartile."""
+
+    events: tuple[Event, ...]
+    elapsed_us: NDArray[np.float64]
+    profiled_us: float
+    unprofiled_us: float
+    runs: int
+
+
+def profile_tflite(
+    model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None
+) -> OpProfile:
+    """Time each operator, interleaved with unprofiled inferences of the very interpreter that sessions time.
+
+    Profiled inferences run on a second copy of the model (LiteRT's compiled model, same threads, same kernels).
+    Blocks of both alternate; the first inference of a block only warms the cache. Op times are means over the
+    profiled inferences in the fastest quartile, so that they add up.
+
+    Args:
+        model: The loaded model; its inferences are the unprofiled ones.
+        artifact: The file.
+        settings: The settings of the timed sessions.
+        seconds: Time budget of the timed part.
+        source: ONNX file of the same network, for full module paths; ``None`` takes them from the file alone.
+
+    Returns:
+        The profile; operators in execution order.
+
+    Raises:
+        UnknownLayout: If the installed LiteRT is another version, or its events do not make sense.
+        UsageError: If a setting is not possible.
+        InvalidModel: If ``source`` cannot be read.
+    """
+    delegate = checked_delegate(settings)
+    names = ModuleNames.of_onnx(source) if source is not None and source.suffix == ".onnx" else ModuleNames()
+    inputs, outputs = _ports(model.file)
+    with LiteRtModel(
+        Path(artifact.path),
+        inputs,
+        outputs,
+        threads=settings.threads,
+        kernel_mode="delegate" if delegate == "xnnpack" else "builtin",
+    ) as compiled:
+        tensors = seeded_inputs(artifact.model_copy(update={"inputs": model.file.inputs}))
+        model.feed(tensors)
+        compiled.feed(tensors)
+        timing = _time(model.run, compiled.profiled_run, seconds)
+        _same_outputs(model, compiled)
+    aligned = _join(timing.events, model)
+    return _report(timing, aligned, model.file, names)
+
+
+def _ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
+    def ports(specs: Sequence[TensorSpec], tensors: tuple[int, ...], signature: dict[str, int]) -> list[Port]:
+        found = []
+        for spec, tensor in zip(specs, tensors, strict=True):
+            aliases = [name for name, index in signature.items() if index == tensor]
+            record = file.tensors[tensor]
+            found.append(Port((*aliases, record.name, spec.name), record.shape, record.dtype))
+        return found
+
+    return (
+        ports(file.inputs, file.input_tensors, file.signature_inputs),
+        ports(file.outputs, file.output_tensors, file.signature_outputs),
+    )
+
+
+def _time(
+    plain: Callable[[], None], profiled: Callable[[], tuple[float, tuple[Event, ...]]], seconds: float
+) -> _Timing:
+    walls: list[float] = []
+    plain_us: list[float] = []
+    elapsed: list[list[int]] = []
+    first: tuple[Event, ...] = ()
+    deadline = time.perf_counter() + seconds
+    blocks = 0
+    while blocks < _MIN_BLOCKS or (time.perf_counter() < deadline and blocks < _MAX_BLOCKS):
+        for position in range(_BLOCK + 1):
+            wall_us, events = profiled()
+            events = tuple(event for event in events if event.kind in {BUILTIN_OP, DELEGATE_OP})
+            first = first or events
+            _same_events(first, events)
+            if position:
+                walls.append(wall_us)
+                elapsed.append([event.elapsed_us for event in events])
+        for position in range(_BLOCK + 1):
+            begin = time.perf_counter_ns()
+            plain()
+            if position:
+                plain_us.append((time.perf_counter_ns() - begin) / 1e3)
+        blocks += 1
+    fastest = np.argsort(np.asarray(walls), kind="stable")[: max(1, len(walls) // 4)]
+    unprofiled = np.sort(np.asarray(plain_us))[: max(1, len(plain_us) // 4)]
+    return _Timing(
+        events=first,
+        elapsed_us=np.asarray(elapsed, np.float64)[fastest].mean(axis=0),
+        profiled_us=float(np.asarray(walls)[fastest].mean()),
+        unprofiled_us=float(unprofiled.mean()),
+        runs=len(fastest),
+    )
+
+
+def _same_events(first: tuple[Event, ...], events: tuple[Event, ...]) -> None:
+    if not first:
+        raise UnknownLayout("LiteRT recorded no operator in this model", "Profile a model with operators in it.")
+    keys, now = ([(event.tag, event.kind, event.node) for event in run] for run in (first, events))
+    if keys != now:
+        odd = next((pair for pair in zip(keys, now, strict=False) if pair[0] != pair[1]), (len(keys), len(now)))
+        raise UnknownLayout(f"two inferences recorded different LiteRT events: {odd[0]} and {odd[1]}", "Profile again.")
+
+
+def _same_outputs(model: TFLiteModel, compiled: LiteRtModel) -> None:
+    profiled = compiled.outputs()
+    for spec, plain in zip(model.file.outputs, model.outputs(), strict=True):
+        other = profiled[spec.name]
+        if not np.allclose(plain, other, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise UnknownLayout(
+                f"output {spec.name!r} of the profiled copy differs from the timed model's",
+                "The two do not run the same kernels; profile with the other delegate option.",
+            )
+
+
+def _join(events: tuple[Event, ...], model: TFLiteModel) -> list[Aligned]:
+    """The TFLite operators behind each event."""
+    file = model.file
+    partitions = delegated_ops(model.interpreter, file)
+    runs = _partitions(events)
+    builtin = {event.node for event in events if event.kind == BUILTIN_OP}
+    for event in events:
+        if event.kind == BUILTIN_OP and (event.node >= len(file.ops) or file.ops[event.node].op_type != event.tag):
+            raise UnknownLayout(
+                f"LiteRT event {event} does not fit the graph's operator {event.node}", "Report the model."
+            )
+    taken = [index for partition in partitions or () for index in partition]
+    whole = partitions is not None and len(runs) == len(partitions) and not builtin.intersection(taken)
+    aligned = [Aligned(file.ops[event.node]) if event.kind == BUILTIN_OP else Aligned(None) for event in events]
+    if partitions is None or not whole:
+        return aligned
+    for positions, partition in zip(runs, partitions, strict=True):
+        joined = align([file.ops[index] for index in partition], [events[at].tag for at in positions], file)
+        for at, entry in zip(positions, joined, strict=True):
+            aligned[at] = entry
+    return aligned
+
+
+def _partitions(events: tuple[Event, ...]) -> list[list[int]]:
+    """Positions of each delegate partition's events: numbers restart at 0 and go up by 1."""
+    runs: list[list[int]] = []
+    for position, event in enumerate(events):
+        if event.kind != DELEGATE_OP:
+            continue
+        if event.node == 0:
+            runs.append([])
+        if not runs or event.node != len(runs[-1]):
+            raise UnknownLayout(
+                f"LiteRT event {position} {event} is out of order in its partition", "Report the model."
+            )
+        runs[-1].append(position)
+    return runs
+
+
+def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile, names: ModuleNames) -> OpProfile:
+    cut = np.array([_CUT_US if event.kind == DELEGATE_OP else 0.0 for event in timing.events])
+    elapsed = timing.elapsed_us + np.where(timing.elapsed_us >= _CUT_US, cut, 0.0)
+    sum_us = float(elapsed.sum())
+    scale = timing.unprofiled_us / sum_us if sum_us else 0.0
+    ops = tuple(
+        _op_time(event, entry, float(spent), scale, sum_us, file, names)
+        for event, entry, spent in zip(timing.events, aligned, elapsed, strict=True)
+    )
+    residual = (sum_us - timing.unprofiled_us) / timing.unprofiled_us
+    return OpProfile(
+        runtime="tflite",
+        ops=ops,
+        runs=timing.runs,
+        unprofiled_us=timing.unprofiled_us,
+        profiled_us=timing.profiled_us,
+        sum_us=sum_us,
+        residual_share=residual,
+        attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),
+        layout_share=min(1.0, sum(op.share for op in ops if op.kind == "layout")),
+        notes=tuple(_notes(timing, ops, file, names, residual)),
+    )
+
+
+def _op_time(
+    event: Event, entry: Aligned, spent_us: float, scale: float, sum_us: float, file: TfliteFile, names: ModuleNames
+) -> OpTime:
+    delegated = event.kind == DELEGATE_OP
+    op_type, kernel = split_tag(event.tag) if delegated else (event.tag, "builtin")
+    op = entry.op
+    layout = op is not None and op.op_type in LAYOUT_OPERATORS and _at_boundary(op.inputs, op.outputs, file)
+    sources = sorted(((op,) if op else ()) + entry.absorbed, key=lambda source: source.index)
+    return OpTime(
+        name=f"{'xnnpack' if delegated else 'node'}:{event.node}:{event.tag}",
+        op_type=op_type,
+        kernel=kernel,
+        latency_us=spent_us * scale,
+        share=spent_us / sum_us if sum_us else 0.0,
+        source_nodes=tuple(f"{source.op_type}:{source.index}" for source in sources),
+        module=_module(entry, file, names),
+        kind="layout" if layout else "compute",
+    )
+
+
+def _module(entry: Aligned, file: TfliteFile, names: ModuleNames) -> str | None:
+    """The module of the operator, or the one that all its candidates come from."""
+    found = {module_of(op, file, names) for op in ((entry.op,) if entry.op else entry.candidates)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _at_boundary(inputs: tuple[int, ...], outputs: tuple[int, ...], file: TfliteFile) -> bool:
+    return inputs[0] in file.input_tensors or bool(set(outputs) & set(file.output_tensors))
+
+
+def _notes(
+    timing: _Timing, ops: tuple[OpTime, ...], file: TfliteFile, names: ModuleNames, residual: float
+) -> list[str]:
+    notes = [
+        "Unprofiled inferences ran on the plain interpreter, which is what sessions time; profiled ones on a second "
+        "copy of the model.",
+        "XNNPACK tells whole microseconds, rounded down: half of one is added where at least half of one was read.",
+    ]
+    below = sum(1 for spent in timing.elapsed_us if spent < _CUT_US)
+    if below:
+        notes.append(f"{below} of {len(ops)} operators take less than a microsecond and read as about 0.")
+    unplaced = sum(1 for op in ops if not op.source_nodes)
+    if unplaced:
+        notes.append(f"{unplaced} of {len(ops)} operators could not be traced to operators of the file.")
+    if any(op.module is not None for op in ops) and not names:
+        notes.append(
+            "Module paths come from the tensor names, which leave out containers (blocks.0 reads 0); an ONNX file of "
+            "the same network gives full paths."
+        )
+    if file.output_tensors and any(op.module == "" for op in ops):
+        notes.append("Operators that write an output carry the output's name and count for the top module.")
+    if abs(residual) > _RESIDUAL_LIMIT:
+        notes.append(
+            f"The operators sum to {residual:+.1%} of the unprofiled time, beyond {_RESIDUAL_LIMIT:.0%}: read the "
+            "shares with care, and profile again on an idle host."
+        )
+    return notes

@@ -1,0 +1,193 @@
+"""Per-op times of ONNX Runtime, additive over operations and free of the profiler's own cost.
+
+Three things are interleaved in short bursts, so that drift and other load meet all alike: the model
+without profiling, the model with it, and two small calibration models with and without it. The
+calibration gives what profiling adds to a node's time (a few microseconds, which on a network of
+small operations is a tenth of the total); it is taken off each operation before the sum is compared
+with the unprofiled inference.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targets.errors import UnknownLayout
+from targets.profiles.assemble import Row, fastest_mean, fastest_tenth, finished
+from targets.profiles.calibration import CHAIN, chain_model
+from targets.profiles.join import ModuleIndex
+from targets.profiles.onnxruntime import OrtRun, parse_ort_profile
+from targets.profiles.onnxruntime_join import join_events, placement, read_optimized
+from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
+from targets.runtimes.onnxruntime import OnnxLoaded, bound, open_session, session_options
+
+_BURST_SECONDS = 0.02
+_FEWEST_RUNS = 8
+_WARMUP_RUNS = 3
+_MOST_EVENTS = 60_000  # about 40 MB of trace; the profiler itself stops at a million
+_BRANCHES = 6
+
+
+@dataclass
+class _Timed:
+    """A bound model with the wall time of each of its runs."""
+
+    run: Callable[[], None]
+    wall_us: list[float] = field(default_factory=list)
+
+    def burst(self, runs: int) -> None:
+        clock, run = time.perf_counter_ns, self.run
+        for _ in range(runs):
+            start = clock()
+            run()
+            self.wall_us.append((clock() - start) / 1e3)
+
+
+class _Pair:
+    """One model loaded twice, without and with profiling."""
+
+    def __init__(self, model: Path | bytes, artifact: Artifact, settings: RunSettings, folder: Path, tag: str) -> None:
+        profiled = session_options(settings)
+        profiled.enable_profiling = True
+        profiled.profile_file_prefix = str(folder / tag)
+        self.optimized = folder / f"{tag}-optimized.onnx"
+        profiled.optimized_model_filepath = str(self.optimized)
+        self._session: Any = open_session(model, profiled)
+        plain: OnnxLoaded = bound(open_session(model, session_options(settings)), artifact)
+        self._profiled: OnnxLoaded = bound(self._session, artifact)
+        for _ in range(_WARMUP_RUNS):
+            plain.run()
+            self._profiled.run()
+        self.plain = _Timed(plain.run)
+        self.profiled = _Timed(self._profiled.run)
+
+    def burst(self, runs: int) -> None:
+        self.plain.burst(runs)
+        self.profiled.burst(runs)
+
+    def closed(self) -> tuple[OrtRun, ...]:
+        """End profiling; the runs without warm-up, checked against the wall clock."""
+        path = Path(self._session.end_profiling())
+        runs = parse_ort_profile(path.read_text(encoding="utf-8", errors="replace"))[_WARMUP_RUNS:]
+        if len(runs) != len(self.profiled.wall_us):
+            raise UnknownLayout(f"onnxruntime profiled {len(runs)} runs of {len(self.profiled.wall_us)}")
+        _check_unit([run.total_us for run in runs], self.profiled.wall_us)
+        return runs
+
+
+def _check_unit(totals_us: Sequence[int], wall_us: Sequence[float]) -> None:
+    """Refuse a profile whose microseconds are not those of the clock around the same runs."""
+    stated, real = float(np.median(totals_us)), float(np.median(wall_us))
+    if stated > real + 1 or real > 2 * stated + 200:
+        raise UnknownLayout(
+            f"onnxruntime's profile says a run takes {stated:.0f} us where the clock says {real:.0f} us"
+        )
+
+
+def profile_onnxruntime(
+    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path
+) -> OpProfile:
+    """Measure per-op times of an ONNX file and join them to modules.
+
+    Args:
+        path: The file to profile.
+        artifact: Its description.
+        settings: As for the timed sessions.
+        seconds: Time budget of the interleaved part.
+        source: ONNX file with the module names.
+
+    Raises:
+        InvalidModel: If a file is refused.
+        UsageError: If a setting is not possible.
+        UnknownLayout: If the profile has a layout the parser does not know.
+    """
+    index = ModuleIndex.from_onnx(source)
+    with tempfile.TemporaryDirectory(prefix="inas-profile-") as name:
+        folder = Path(name)
+        model = _Pair(path, artifact, settings, folder, "model")
+        sizes = _typical_sizes(path, artifact, settings, folder)
+        short, long = (_calibration(length, sizes, settings, folder) for length in (1, CHAIN))
+        _interleave(model, (short, long), seconds, _node_count(model))
+        runs, cost_us = model.closed(), _cost_us(short, long, len(sizes))
+        nodes = read_optimized(model.optimized)
+    chosen = [runs[i] for i in fastest_tenth([run.total_us for run in runs])]
+    events = chosen[0].events
+    joined, kernels = join_events(events, nodes, index)
+    durations = np.mean([[event.duration_us for event in run.events] for run in chosen], axis=0)
+    rows = [
+        Row(event.name, event.op_type, kernel, float(duration) - cost_us, join)
+        for event, kernel, duration, join in zip(events, kernels, durations, joined, strict=True)
+    ]
+    return finished(
+        "onnxruntime",
+        rows,
+        runs=len(chosen),
+        unprofiled_us=fastest_mean(model.plain.wall_us),
+        profiled_us=fastest_mean(model.profiled.wall_us),
+        notes=_notes(cost_us, len(runs), placement(events)),
+    )
+
+
+def _node_count(model: _Pair) -> int:
+    return max(1, len(read_optimized(model.optimized)))
+
+
+def _typical_sizes(path: Path, artifact: Artifact, settings: RunSettings, folder: Path) -> list[int]:
+    """Elements of the model's own output tensors at even quantiles, from one profiled run."""
+    options = session_options(settings)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(folder / "sizes")
+    session = open_session(path, options)
+    bound(session, artifact).run()
+    text = Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace")
+    elements = [event.output_bytes // 4 for event in parse_ort_profile(text)[0].events]
+    levels = np.linspace(0.1, 0.9, _BRANCHES)
+    return [max(1, int(size)) for size in np.quantile(elements, levels)]
+
+
+def _calibration(length: int, sizes: Sequence[int], settings: RunSettings, folder: Path) -> _Pair:
+    inputs = tuple(TensorSpec(name=f"x{i}", shape=(1, 1, 1, size)) for i, size in enumerate(sizes))
+    described = Artifact(path="", format="onnx", sha256="", source_sha256="", inputs=inputs)
+    unfused = settings.model_copy(update={"options": {**settings.options, "graph_optimization": "disabled"}})
+    return _Pair(chain_model(length, sizes), described, unfused, folder, f"chain{length}")
+
+
+def _interleave(model: _Pair, chains: tuple[_Pair, _Pair], seconds: float, nodes: int) -> None:
+    start = time.perf_counter()
+    model.burst(1)
+    typical_s = model.plain.wall_us[0] / 1e6
+    burst = max(1, min(10, int(_BURST_SECONDS / typical_s)))
+    most_runs = max(_FEWEST_RUNS, _MOST_EVENTS // nodes)
+    while len(model.profiled.wall_us) < most_runs:
+        if time.perf_counter() - start >= seconds and len(model.profiled.wall_us) >= _FEWEST_RUNS:
+            return
+        model.burst(burst)
+        for chain in chains:
+            chain.burst(3)
+
+
+def _cost_us(short: _Pair, long: _Pair, branches: int) -> float:
+    """What profiling adds to the time it states for a node: stated minus unprofiled, as a slope over nodes."""
+    stated, real = [], []
+    for pair in (short, long):
+        runs = pair.closed()
+        chosen = [runs[i] for i in fastest_tenth([run.total_us for run in runs])]
+        stated.append(float(np.mean([sum(event.duration_us for event in run.events) for run in chosen])))
+        real.append(fastest_mean(pair.plain.wall_us))
+    added = branches * (CHAIN - 1)
+    return ((stated[1] - stated[0]) - (real[1] - real[0])) / added
+
+
+def _notes(cost_us: float, runs: int, providers: dict[str, int] | Any) -> list[str]:
+    placed = ", ".join(f"{count} on {name}" for name, count in providers.items())
+    return [
+        f"Profiling adds {cost_us:.2f} us to each operation, measured beside the model and taken off.",
+        f"Means over the fastest tenth of {runs} profiled runs; the profiler counts whole microseconds.",
+        f"Operations: {placed}.",
+    ]

@@ -1,0 +1,185 @@
+"""Per-op times of OpenVINO, additive over operations.
+
+The counters are running averages that cannot be reset, so the model is compiled anew for every
+chunk, with and without counters, and both are run in alternating short bursts. What warm-up added
+is taken out of the average again. An average holds what other load added, too: each chunk's times
+are multiplied by its fast runs' share of its mean run, both from the wall clock of the same runs,
+and only the faster half of the chunks counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from targets.errors import UnknownLayout
+from targets.profiles.assemble import Row, fastest_mean, finished
+from targets.profiles.join import ModuleIndex
+from targets.profiles.openvino import Counter, ExecutedNode, graph_rows, read_counters, read_graph, rows_of
+from targets.profiles.openvino_join import join_counters, read_model_aliases
+from targets.records import Artifact, OpProfile, RunSettings
+from targets.runtimes.openvino import OpenVINOLoaded, bound, compiled, module, properties, read
+
+_WARMUP_RUNS = 3
+_FEWEST_RUNS = 12
+_ENOUGH_RUNS = 30  # the fast tenth of a chunk is three of them
+_BURST_SECONDS = 0.02
+_CHUNKS = 6
+_CUT_US = 0.5  # an average cut to whole microseconds is half of one too small, on average
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """One compiled pair's figures: counters without warm-up, and the wall time of every run."""
+
+    counters: tuple[Counter, ...]
+    op_us: tuple[float, ...]
+    plain_us: tuple[float, ...]
+    profiled_us: tuple[float, ...]
+
+    @property
+    def fast_us(self) -> float:
+        """Fast runs, without and with counters."""
+        return fastest_mean(self.plain_us) + fastest_mean(self.profiled_us)
+
+    @property
+    def disturbance(self) -> float:
+        """Mean profiled run over the fast ones: 1.0 where nothing else ran."""
+        return float(np.mean(self.profiled_us)) / fastest_mean(self.profiled_us)
+
+
+class _Bench:
+    """Everything that makes compiled pairs of one model."""
+
+    def __init__(self, path: Path, artifact: Artifact, settings: RunSettings) -> None:
+        self._openvino = module()
+        self._core = self._openvino.Core()
+        self._path = path
+        self._artifact = artifact
+        self._config = properties(settings, self._core)
+        self.model: Any = read(self._core, path)
+
+    def loaded(self, counting: bool) -> tuple[Any, OpenVINOLoaded]:
+        config = {**self._config, "PERF_COUNT": "YES" if counting else "NO"}
+        compiled_model = compiled(self._core, self.model, self._path, config)
+        return compiled_model, bound(self._openvino, self._core, compiled_model, self._artifact)
+
+
+def profile_openvino(
+    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path
+) -> OpProfile:
+    """Measure per-op times of an ONNX file and join them to modules.
+
+    Args:
+        path: The file to profile.
+        artifact: Its description.
+        settings: As for the timed sessions.
+        seconds: Time budget of the interleaved part, compiling included.
+        source: ONNX file with the module names.
+
+    Raises:
+        InvalidModel: If a file is refused.
+        UsageError: If a setting is not possible.
+        UnknownLayout: If the counters have a layout the reader does not know.
+    """
+    index = ModuleIndex.from_onnx(source)
+    bench = _Bench(path, artifact, settings)
+    aliases = read_model_aliases(bench.model, index)
+    chunks, graph = _chunks(bench, seconds)
+    chosen = sorted(chunks, key=lambda chunk: chunk.fast_us)[: (len(chunks) + 1) // 2]
+    named = _same_operations(chunks)
+    op_us = np.mean([np.asarray(chunk.op_us) / chunk.disturbance for chunk in chosen], axis=0)
+    joined = join_counters(named, graph, index, aliases)
+    rows = [
+        Row(counter.name, counter.node_type, counter.kernel, float(value), join)
+        for counter, value, join in zip(named, op_us, joined, strict=True)
+        if value > 0
+    ]
+    runs = sum(len(chunk.profiled_us) for chunk in chosen)
+    return finished(
+        "openvino",
+        rows,
+        runs=runs,
+        unprofiled_us=float(np.mean([fastest_mean(chunk.plain_us) for chunk in chosen])),
+        profiled_us=float(np.mean([fastest_mean(chunk.profiled_us) for chunk in chosen])),
+        notes=[
+            f"Averages of {len(chosen)} of {len(chunks)} compilations, the fastest, scaled to their fast runs.",
+            f"OpenVINO cuts a counter to whole microseconds; {_CUT_US} us is added to each for that, "
+            "and what takes less than 1 us is missing.",
+        ],
+    )
+
+
+def _same_operations(chunks: Sequence[_Chunk]) -> tuple[Counter, ...]:
+    """The first compilation's counters, which the executed graph is of, once all are seen to agree.
+
+    Names that OpenVINO makes up differ from compilation to compilation while order and types do not.
+    """
+    first = chunks[0].counters
+    for chunk in chunks[1:]:
+        for mine, other in zip(first, chunk.counters, strict=False):
+            if (mine.node_type, mine.kernel) != (other.node_type, other.kernel):
+                raise UnknownLayout(f"OpenVINO compiled {mine.name!r} differently a second time: {other.kernel!r}")
+        if len(first) != len(chunk.counters):
+            raise UnknownLayout(f"OpenVINO made {len(first)} operations once and {len(chunk.counters)} again")
+    return first
+
+
+def _chunks(bench: _Bench, seconds: float) -> tuple[list[_Chunk], tuple[ExecutedNode, ...]]:
+    """Compile and run until the budget is spent; the executed graph is the first compilation's."""
+    start = time.perf_counter()
+    chunks: list[_Chunk] = []
+    graph: tuple[ExecutedNode, ...] = ()
+    while not chunks or time.perf_counter() - start < seconds:
+        begin = time.perf_counter()
+        _, plain = bench.loaded(counting=False)
+        compiled_model, counting = bench.loaded(counting=True)
+        graph = graph or read_graph(graph_rows(compiled_model))
+        compile_s = time.perf_counter() - begin
+        budget_s = max(compile_s, seconds / _CHUNKS - compile_s)
+        chunks.append(_chunk(plain, counting, budget_s, most_s=seconds - (begin - start)))
+    return chunks, graph
+
+
+def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float) -> _Chunk:
+    for _ in range(_WARMUP_RUNS):
+        plain.run()
+        counting.run()
+    before = read_counters(rows_of(counting.request.get_profiling_info()))
+    plain_us: list[float] = []
+    counting_us: list[float] = []
+    start = time.perf_counter()
+    plain_us.append(_timed_us(plain))
+    counting_us.append(_timed_us(counting))
+    burst = max(1, min(10, int(_BURST_SECONDS * 1e6 / plain_us[0])))
+    enough_s = max(budget_s, _ENOUGH_RUNS * (plain_us[0] + counting_us[0]) / 1e6)
+    while len(counting_us) < _FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
+        plain_us.extend(_timed_us(plain) for _ in range(burst))
+        counting_us.extend(_timed_us(counting) for _ in range(burst))
+    after = read_counters(rows_of(counting.request.get_profiling_info()))
+    return _Chunk(after, _without_warmup(before, after, len(counting_us)), tuple(plain_us), tuple(counting_us))
+
+
+def _timed_us(loaded: OpenVINOLoaded) -> float:
+    start = time.perf_counter_ns()
+    loaded.run()
+    return (time.perf_counter_ns() - start) / 1e3
+
+
+def _without_warmup(before: Sequence[Counter], after: Sequence[Counter], runs: int) -> tuple[float, ...]:
+    """Average over the timed runs alone, from two running averages; 0 for what did not run."""
+    if [counter.name for counter in before] != [counter.name for counter in after]:
+        raise UnknownLayout("OpenVINO has other operations in warm-up than after it")
+
+    def total(counter: Counter, inferences: int) -> float:
+        return (counter.average_us + _CUT_US) * inferences if counter.executed else 0.0
+
+    return tuple(
+        max(0.0, (total(late, runs + _WARMUP_RUNS) - total(early, _WARMUP_RUNS)) / runs) if late.executed else 0.0
+        for early, late in zip(before, after, strict=True)
+    )

@@ -1,0 +1,253 @@
+"""This machine as a device: processes in a group of their own, ended with everything they started."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
+from targets.files import sha256_of
+from targets.transports.base import Completed
+
+MAX_OUTPUT_BYTES = 64 * 2**20
+_DRAIN_S = 1.0  # what a process that left the group may still print
+_POLL_S = 0.05  # only where the kernel cannot say that a process ended
+_CHUNK = 2**16
+
+
+class LocalTransport:
+    """Runs commands and copies files on this machine.
+
+    Args:
+        max_output_bytes: Bound on each output stream of a command.
+    """
+
+    def __init__(self, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
+        self._max_output_bytes = max_output_bytes
+        self._open = True
+
+    def run(
+        self, argv: Sequence[str], *, input_bytes: bytes = b"", timeout_s: float, env: Mapping[str, str] | None = None
+    ) -> Completed:
+        """Run a command to its end; see :class:`targets.transports.base.Transport`.
+
+        Raises:
+            SessionFailed: ``TIMEOUT`` at the deadline; ``TOOL_ERROR`` where the program cannot be started or
+                prints more than the bound; ``OUT_OF_MEMORY`` where no process can be made.
+            UsageError: If the command is empty or holds a NUL character, or the deadline is not positive.
+            DeviceUnavailable: If the transport is closed.
+        """
+        if not self._open:
+            raise DeviceUnavailable("the local transport is closed", "Open the device again.")
+        if not argv or any("\0" in word for word in argv):
+            raise UsageError("the command to run is empty or holds a NUL character", "Name a program.")
+        if not (timeout_s > 0 and math.isfinite(timeout_s)):
+            raise UsageError(f"timeout_s is {timeout_s}", "Give a positive number of seconds.")
+        process = _start(argv, {**os.environ, **(env or {})})
+        try:
+            return _Conversation(process, argv[0], input_bytes, timeout_s, self._max_output_bytes).hold()
+        finally:  # on a deadline, on Ctrl-C, and for whatever the command left running
+            _end_group(process)
+
+    def push(self, local: Path, remote: str) -> None:
+        """Copy a file to another place on this machine, atomically and with checksums compared.
+
+        Raises:
+            UsageError: If the file cannot be read.
+            SessionFailed: If the copy cannot be written or differs.
+        """
+        if not local.is_file():
+            raise UsageError(f"cannot push {local}: no such file", "Check the path.")
+        try:
+            _copy(local, Path(remote))
+        except OSError as error:
+            raise SessionFailed(f"cannot push {local} to {remote}: {error.strerror}", FailureKind.TOOL_ERROR) from error
+
+    def pull(self, remote: str, local: Path) -> None:
+        """Copy a file back, atomically and with checksums compared.
+
+        Raises:
+            UsageError: If the place cannot be written.
+            SessionFailed: If the file is not there or the copy differs.
+        """
+        if not Path(remote).is_file():
+            raise SessionFailed(f"cannot pull {remote}: no such file on the device", FailureKind.TOOL_ERROR)
+        if not local.parent.is_dir():
+            raise UsageError(f"cannot pull to {local}: its folder does not exist", "Make the folder first.")
+        try:
+            _copy(Path(remote), local)
+        except OSError as error:
+            raise UsageError(f"cannot pull {remote} to {local}: {error.strerror}", "Name another place.") from error
+
+    def close(self) -> None:
+        """Refuse further commands; nothing else is held."""
+        self._open = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Conversation:
+    """Feeds one process and reads what it prints until it ends, its deadline comes, or it prints too much."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], program: str, input_bytes: bytes, timeout_s: float, limit: int
+    ) -> None:
+        self._process, self._program, self._timeout_s, self._limit = process, program, timeout_s, limit
+        self._input = memoryview(input_bytes)
+        self._output: dict[int, bytearray] = {}
+        self._selector = selectors.DefaultSelector()
+        self._pidfd: int | None = None
+
+    def hold(self) -> Completed:
+        process = self._process
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        out, err = process.stdout.fileno(), process.stderr.fileno()
+        try:
+            for stream in (out, err):
+                os.set_blocking(stream, False)
+                self._output[stream] = bytearray()
+                self._selector.register(stream, selectors.EVENT_READ)
+            os.set_blocking(process.stdin.fileno(), False)
+            self._selector.register(process.stdin.fileno(), selectors.EVENT_WRITE)
+            self._watch_exit()
+            self._until_exit()
+            _kill_group(process)  # what still holds our pipes would keep us waiting
+            self._drain()
+            return Completed(process.wait(), bytes(self._output[out]), bytes(self._output[err]))
+        finally:
+            self._selector.close()
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+
+    def _watch_exit(self) -> None:
+        """Have the kernel wake us at the exit: a parent that polls would disturb what is being timed."""
+        if hasattr(os, "pidfd_open"):
+            try:
+                self._pidfd = os.pidfd_open(self._process.pid)
+            except OSError:  # a kernel before 5.3, or a sandbox that forbids it
+                return
+            self._selector.register(self._pidfd, selectors.EVENT_READ)
+
+    def _until_exit(self) -> None:
+        deadline = time.monotonic() + self._timeout_s
+        while not _has_ended(self._process):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise SessionFailed(
+                    f"{self._program} was stopped at its deadline of {self._timeout_s:g} s",
+                    FailureKind.TIMEOUT,
+                    "Give it more time or less to do.",
+                )
+            self._step(left_s if self._pidfd is not None else min(left_s, _POLL_S))
+
+    def _drain(self) -> None:
+        deadline = time.monotonic() + _DRAIN_S
+        while any(s in self._selector.get_map() for s in self._output) and time.monotonic() < deadline:
+            self._step(_POLL_S)
+
+    def _step(self, timeout_s: float) -> None:
+        for key, _ in self._selector.select(timeout_s):
+            if key.fd in self._output:
+                self._read(key.fd)
+            elif key.fd != self._pidfd:
+                self._write(key.fd)
+            elif _has_ended(self._process):
+                self._selector.unregister(key.fd)  # it stays readable and would wake us for nothing
+
+    def _read(self, stream: int) -> None:
+        data = os.read(stream, _CHUNK)
+        if not data:
+            self._selector.unregister(stream)
+            return
+        self._output[stream] += data
+        if len(self._output[stream]) > self._limit:
+            raise SessionFailed(
+                f"{self._program} was stopped: it printed more than {self._limit} bytes",
+                FailureKind.TOOL_ERROR,
+                "Make it print less.",
+            )
+
+    def _write(self, stream: int) -> None:
+        try:
+            sent = os.write(stream, self._input[:_CHUNK]) if self._input else 0
+        except BrokenPipeError:  # it does not want to read on, which is its own affair
+            self._input = self._input[:0]
+        else:
+            self._input = self._input[sent:]
+        if not self._input:
+            self._selector.unregister(stream)
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+
+
+def _start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(
+            list(argv), stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, env=dict(env), start_new_session=True
+        )
+    except OSError as error:
+        kind = FailureKind.OUT_OF_MEMORY if error.errno == errno.ENOMEM else FailureKind.TOOL_ERROR
+        fix = "Install it or name its full path." if isinstance(error, FileNotFoundError) else ""
+        raise SessionFailed(f"cannot start {argv[0]!r}: {error.strerror}", kind, fix) from error
+
+
+def _has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Whether the process ended, leaving it unreaped where possible: its number must stay the group's."""
+    if process.returncode is not None:
+        return True
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return process.poll() is not None
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # nobody left; macOS says so with the second
+        return
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:
+        _kill_group(process)
+        process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None and not stream.closed:
+            stream.close()
+
+
+def _copy(source: Path, destination: Path) -> None:
+    if destination.exists() and source.samefile(destination):
+        return
+    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.")
+    temporary = Path(name)
+    digest = hashlib.sha256()
+    try:
+        with source.open("rb") as reader, os.fdopen(handle, "wb") as writer:
+            while chunk := reader.read(_CHUNK):
+                digest.update(chunk)
+                writer.write(chunk)
+        if sha256_of(temporary) != digest.hexdigest():
+            raise SessionFailed(f"the copy of {source} differs from it", FailureKind.TOOL_ERROR, "Check the disk.")
+        temporary.chmod(source.stat().st_mode & 0o777)
+        temporary.replace(destination)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,32 @@
+"""What all tests share: a private cache folder, steady hypothesis settings, and a header that says what is here."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# A shared host stalls at times: a slow example is no failure, and CI tries the same examples every time.
+settings.register_profile("kit", deadline=None, derandomize=os.environ.get("CI") == "true")
+settings.load_profile("kit")
+
+
+def pytest_report_header() -> list[str]:
+    runtimes = ("onnxruntime", "openvino", "ai_edge_litert", "torch", "litert_torch")
+    there = [name for name in runtimes if importlib.util.find_spec(name)]
+    data = Path(os.environ.get("INAS_DATA", ROOT.parent / "shared" / "data"))
+    return [f"installed: {', '.join(there)}", f"INAS_DATA: {data} ({'there' if data.is_dir() else 'absent'})"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def private_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Exports made by a test never land in, or come from, the person's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
