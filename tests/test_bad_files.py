@@ -74,6 +74,15 @@ def damaged(draw, whole):
     return bytes(data)
 
 
+@st.composite
+def flipped(draw, whole):
+    """A valid file with one or two bytes changed: most of these still parse, and get further in."""
+    data = bytearray(whole)
+    for _ in range(draw(st.integers(1, 2))):
+        data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
+    return bytes(data)
+
+
 def _one_line(error: KitError) -> None:
     text = str(error)
     assert text and "\n" not in text and "\x1b" not in text and len(text) < 1500
@@ -101,7 +110,7 @@ def test_random_bytes_are_no_model(tmp_path, data):
 
 
 @SLOW
-@given(data=damaged(_onnx()))
+@given(data=damaged(_onnx()) | flipped(_onnx()))
 @example(data=_onnx().replace(b"conv1", b"con\xff1"))
 @example(data=_onnx().replace(b"Conv", b"Con\xff"))
 @example(data=_onnx().replace(b"MaxPool", b"MaxPoo\xff"))
@@ -142,7 +151,7 @@ def test_random_toml_as_inventory(tmp_path, text):
 
 
 @QUICK
-@given(data=damaged(TOML))
+@given(data=damaged(TOML) | flipped(TOML))
 def test_a_damaged_inventory(tmp_path, data):
     _load(tmp_path, data)
 

@@ -36,7 +36,8 @@ allowed, modules = json.loads(sys.stdin.read())
 class OnlyBase:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if allowed is not None and top not in allowed and top not in sys.stdlib_module_names:
+        stdlib = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
+        if allowed is not None and top not in allowed and not stdlib:
             raise ModuleNotFoundError(f"No module named {name!r} (not a base dependency)", name=name)
 
 

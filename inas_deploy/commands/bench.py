@@ -21,6 +21,7 @@ from inas_deploy.commands.options import (
     Shape,
     Store,
     Threads,
+    check_outputs,
     load_model,
     variant_of,
 )
@@ -28,10 +29,9 @@ from inas_deploy.commands.pictures import check_pictures, draw_pictures
 from inas_deploy.commands.running import opened, run_plan
 from inas_deploy.report.html import ReportImage, write_html
 from inas_deploy.report.markdown import to_markdown
-from inas_deploy.report.terminal import bench_table, module_table
+from inas_deploy.report.terminal import bench_table, profile_view
 from targets.errors import UsageError
-from targets.extras import require
-from targets.files import check_writable, write_atomic
+from targets.files import write_atomic
 from targets.inventory import Device, load_inventory
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Precision, Variant
@@ -73,7 +73,9 @@ def bench(
 
     inas-deploy bench --image photo.jpg
     """
-    _check_outputs(image, image_out, report, markdown)
+    if image_out is not None and image is None:
+        raise UsageError("--image-out is given without --image", "Add --image PHOTO.")
+    check_outputs(report, markdown)
     known = load_inventory(inventory)
     devices = list({d.name: d for text in target or ["local"] for d in known.select(text)}.values())
     with opened(devices) as transports:
@@ -90,17 +92,6 @@ def bench(
         sys.stdout.write(run.model_dump_json(indent=2) + "\n")
         return
     _show(run, [p.sentence for p in pictures], [path for path in (report, markdown) if path is not None], store)
-
-
-def _check_outputs(image: Path | None, image_out: Path | None, report: Path | None, markdown: Path | None) -> None:
-    """Say now what would otherwise be said after minutes of measuring."""
-    if image_out is not None and image is None:
-        raise UsageError("--image-out is given without --image", "Add --image PHOTO.")
-    for path in (report, markdown):
-        check_writable(path)
-    if report is not None:
-        require("matplotlib", "report")
-        require("jinja2", "report")
 
 
 def _variants(
@@ -127,8 +118,7 @@ def _show(run: BenchRun, pictures: Sequence[str], files: Sequence[Path], store: 
     console = Console()
     console.print(bench_table(run))
     for measurement in run.measurements:
-        if measurement.profile is not None:
-            console.print(module_table(measurement.profile))
+        console.print(profile_view(measurement))
     for line in (*pictures, *(f"wrote {path}" for path in files)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"run {run.run_id} is kept in {store}", markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from inas_deploy.commands.options import (
     Shape,
     Store,
     Threads,
+    check_outputs,
     load_model,
     variant_of,
 )
@@ -28,11 +30,10 @@ from inas_deploy.report.markdown import to_markdown
 from inas_deploy.report.terminal import bench_table, comparison_panel
 from targets import compare as comparing
 from targets.errors import UsageError
-from targets.extras import require
-from targets.files import check_writable, write_atomic
-from targets.inventory import load_inventory
+from targets.files import write_atomic
+from targets.inventory import Device, load_inventory
 from targets.plan import BenchPlan
-from targets.records import BenchRun, Comparison, Frozen, Precision
+from targets.records import BenchRun, Comparison, Frozen, Precision, Variant
 from targets.store import DEFAULT_STORE
 
 
@@ -76,26 +77,12 @@ def compare(
 
     inas-deploy compare net.onnx@openvino:fp32 net.onnx@openvino:bf16 --json
     """
-    for path in (report, markdown):
-        check_writable(path)
-    if report is not None:
-        require("matplotlib", "report")
-        require("jinja2", "report")
+    check_outputs(report, markdown)
     devices = load_inventory(inventory).select(target)
     if len(devices) != 1:
         raise UsageError(f"--target {target} names {len(devices)} devices", "Name one device.")
-    device = devices[0]
     with opened(devices) as transports:
-        variants = []
-        for role, text in (("A", a), ("B", b)):
-            name, runtime, precision = split_spec(text)
-            choice = Choice(
-                load_model(name, shape),
-                runtime or device.runtime or DEFAULT_RUNTIME,
-                precision or device.precision or Precision.FP32,
-                threads or device.threads or 1,
-            )
-            variants.append(variant_of(choice, device, role=role))
+        variants = [_variant(role, text, devices[0], threads, shape) for role, text in (("A", a), ("B", b))]
         meant = ["runtime", "precision"] if "@" in a + b else []
         comparing.refuse_unlike(*variants, meant=[*meant, *(["input shape"] if unlike else [])])
         plan = BenchPlan(kind="compare", variants=tuple(variants), sessions=pairs, seconds=seconds, per_op=False)
@@ -112,6 +99,17 @@ def compare(
         console.print(bench_table(run))
         console.print(comparison_panel(result))
     raise typer.Exit(1 if result.answer == "slower" else 0)
+
+
+def _variant(role: str, text: str, device: Device, threads: int | None, shapes: Sequence[str] | None) -> Variant:
+    model, runtime, precision = split_spec(text)
+    choice = Choice(
+        load_model(model, shapes),
+        runtime or device.runtime or DEFAULT_RUNTIME,
+        precision or device.precision or Precision.FP32,
+        threads or device.threads or 1,
+    )
+    return variant_of(choice, device, role=role)
 
 
 def split_spec(text: str) -> tuple[str, str | None, Precision | None]:

@@ -11,6 +11,8 @@ import typer
 
 from inas_deploy.models import ModelSource, artifact_for, resolve_model
 from targets.errors import UsageError
+from targets.extras import require
+from targets.files import check_writable
 from targets.inventory import Device
 from targets.onnx_files import parse_shape_option
 from targets.plan import make_variant
@@ -89,3 +91,21 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         model_note=choice.source.note,
         role=role,
     )
+
+
+def check_outputs(html: Path | None, *others: Path | None) -> None:
+    """Say before measuring what would otherwise be said after it.
+
+    Args:
+        html: A report to be written, which needs the ``report`` extra.
+        others: Other files to be written.
+
+    Raises:
+        UsageError: If a place cannot be written.
+        MissingExtra: If the extra is not installed.
+    """
+    for path in (html, *others):
+        check_writable(path)
+    if html is not None:
+        require("matplotlib", "report")
+        require("jinja2", "report")

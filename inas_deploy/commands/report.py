@@ -10,14 +10,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from inas_deploy.commands.options import Json, Store
+from inas_deploy.commands.options import Json, Store, check_outputs
 from inas_deploy.report.html import write_html
 from inas_deploy.report.markdown import to_markdown
-from inas_deploy.report.terminal import bench_table, comparison_panel, module_table
+from inas_deploy.report.terminal import bench_table, comparison_panel, profile_view
 from targets.compare import MIN_PAIRS, compare
 from targets.errors import StoreError
-from targets.extras import require
-from targets.files import check_writable, write_atomic
+from targets.files import write_atomic
 from targets.measure import assemble
 from targets.store import DEFAULT_STORE, ResultStore
 
@@ -38,11 +37,7 @@ def report(
 
     inas-deploy report --html out.html --markdown out.md
     """
-    for path in (html, markdown):
-        check_writable(path)
-    if html is not None:
-        require("matplotlib", "report")
-        require("jinja2", "report")
+    check_outputs(html, markdown)
     if "://" not in store and not Path(store).exists():
         raise StoreError(f"store {store} does not exist", "Run a bench first, or name its --store.")
     with ResultStore(store) as results:
@@ -66,8 +61,7 @@ def report(
     console = Console()
     console.print(bench_table(shown))
     for measurement in shown.measurements:
-        if measurement.profile is not None:
-            console.print(module_table(measurement.profile))
+        console.print(profile_view(measurement))
     for comparison in comparisons:
         console.print(comparison_panel(comparison))
     for path in (html, markdown):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -39,7 +40,21 @@ def bench_table(run: BenchRun) -> RenderableType:
     return Group(table, legend, *_remarks(run))
 
 
-def op_table(profile: OpProfile, top: int = 15) -> RenderableType:
+def profile_view(measurement: Measurement) -> RenderableType:
+    """Where the time of a variant goes: by module, its slowest operations, and how far to believe it.
+
+    Args:
+        measurement: With or without a profile.
+    """
+    profile = measurement.profile
+    if profile is None:
+        return Group()
+    title = Rule(_label(measurement), align="left", style="dim")
+    lines = [Text(text.profile_sentence(profile)), *(Text(f"- {text.sentence(note)}") for note in profile.notes)]
+    return Group(title, module_table(profile), Text(), op_table(profile), Text(), *lines)
+
+
+def op_table(profile: OpProfile, top: int = 8) -> RenderableType:
     """The slowest operations of a profile.
 
     Args:
@@ -60,7 +75,7 @@ def op_table(profile: OpProfile, top: int = 15) -> RenderableType:
         table.add_row(*cells, text.fixed(op.latency_us, 1), text.percent(op.share))
     rest = len(profile.ops) - len(shown)
     more = Text(f"{rest} shorter operations not shown", style="dim") if rest else Text()
-    return Group(table, *([more] if rest else []), _explained(profile))
+    return Group(table, *([more] if rest else []))
 
 
 def module_table(profile: OpProfile, depth: int | None = None) -> RenderableType:
@@ -87,7 +102,7 @@ def module_table(profile: OpProfile, depth: int | None = None) -> RenderableType
             str(len(module.ops)),
         )
     legend = Text("█ compute   ▒ layout change   ░ joined to no module", style="dim")
-    return Group(table, legend, _explained(profile))
+    return Group(table, legend)
 
 
 def comparison_panel(comparison: Comparison) -> RenderableType:
@@ -148,12 +163,13 @@ def _verdict(measurement: Measurement) -> Text:
 def _remarks(run: BenchRun) -> list[Text]:
     several = len(run.measurements) > 1
     lines: list[Text] = []
+    advice: dict[str, None] = {}  # in order, and once however many variants it is for
     for measurement in run.measurements:
         about = f"{text.clean(measurement.variant.label)}: " if several else ""
         lines += [Text(f"! {about}{line}", style="bold red") for line in text.warnings_of(measurement.variant)]
         lines += [Text(f"WEAK {about}{text.sentence(why)}", style="yellow") for why in measurement.verdict.reasons]
-        lines += [Text(f"  -> {text.sentence(advice)}") for advice in measurement.verdict.advice]
-    return lines
+        advice |= dict.fromkeys(measurement.verdict.advice)
+    return [*lines, *(Text(f"  -> {text.sentence(line)}") for line in advice)]
 
 
 def _bar(module: modules.ModuleTime, longest_us: float) -> Text:
@@ -165,8 +181,3 @@ def _bar(module: modules.ModuleTime, longest_us: float) -> Text:
     layout = min(full, round(_BAR_CELLS * module.layout_us / longest_us))
     bar = Text("█" * (full - layout), style="blue")
     return bar.append("▒" * layout, style="yellow")
-
-
-def _explained(profile: OpProfile) -> Text:
-    notes = [text.sentence(note) for note in profile.notes]
-    return Text(" ".join([text.profile_sentence(profile), *notes]), style="dim")

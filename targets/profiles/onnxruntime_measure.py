@@ -11,42 +11,28 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from targets.errors import UnknownLayout
-from targets.profiles.assemble import Row, fastest_mean, fastest_tenth, finished
+from targets.profiles.assemble import Row, finished
 from targets.profiles.calibration import CHAIN, chain_model
 from targets.profiles.join import ModuleIndex
 from targets.profiles.onnxruntime import OrtRun, parse_ort_profile
 from targets.profiles.onnxruntime_join import join_events, placement, read_optimized
+from targets.profiles.timing import TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.onnxruntime import OnnxLoaded, bound, open_session, session_options
 
 _BURST_SECONDS = 0.02
 _FEWEST_RUNS = 8
 _WARMUP_RUNS = 3
+_PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
 _MOST_EVENTS = 60_000  # about 40 MB of trace; the profiler itself stops at a million
 _BRANCHES = 6
-
-
-@dataclass
-class _Timed:
-    """A bound model with the wall time of each of its runs."""
-
-    run: Callable[[], None]
-    wall_us: list[float] = field(default_factory=list)
-
-    def burst(self, runs: int) -> None:
-        clock, run = time.perf_counter_ns, self.run
-        for _ in range(runs):
-            start = clock()
-            run()
-            self.wall_us.append((clock() - start) / 1e3)
 
 
 class _Pair:
@@ -64,8 +50,8 @@ class _Pair:
         for _ in range(_WARMUP_RUNS):
             plain.run()
             self._profiled.run()
-        self.plain = _Timed(plain.run)
-        self.profiled = _Timed(self._profiled.run)
+        self.plain = TimedRuns(plain.run)
+        self.profiled = TimedRuns(self._profiled.run)
 
     def burst(self, runs: int) -> None:
         self.plain.burst(runs)
@@ -116,7 +102,7 @@ def profile_onnxruntime(
         _interleave(model, (short, long), seconds, _node_count(model))
         runs, cost_us = model.closed(), _cost_us(short, long, len(sizes))
         nodes = read_optimized(model.optimized)
-    chosen = [runs[i] for i in fastest_tenth([run.total_us for run in runs])]
+    chosen = [runs[i] for i in model.profiled.fast([run.total_us for run in runs])]
     events = chosen[0].events
     joined, kernels = join_events(events, nodes, index)
     durations = np.mean([[event.duration_us for event in run.events] for run in chosen], axis=0)
@@ -128,9 +114,9 @@ def profile_onnxruntime(
         "onnxruntime",
         rows,
         runs=len(chosen),
-        unprofiled_us=fastest_mean(model.plain.wall_us),
-        profiled_us=fastest_mean(model.profiled.wall_us),
-        notes=_notes(cost_us, len(runs), placement(events)),
+        unprofiled_us=model.plain.fast_us,
+        profiled_us=model.profiled.fast_us,
+        notes=_notes(cost_us, model.profiled, placement(events)),
     )
 
 
@@ -165,7 +151,9 @@ def _interleave(model: _Pair, chains: tuple[_Pair, _Pair], seconds: float, nodes
     burst = max(1, min(10, int(_BURST_SECONDS / typical_s)))
     most_runs = max(_FEWEST_RUNS, _MOST_EVENTS // nodes)
     while len(model.profiled.wall_us) < most_runs:
-        if time.perf_counter() - start >= seconds and len(model.profiled.wall_us) >= _FEWEST_RUNS:
+        elapsed_s = time.perf_counter() - start
+        enough = model.plain.enough and model.profiled.enough
+        if elapsed_s >= seconds * (1 if enough else _PATIENCE) and len(model.profiled.wall_us) >= _FEWEST_RUNS:
             return
         model.burst(burst)
         for chain in chains:
@@ -177,17 +165,19 @@ def _cost_us(short: _Pair, long: _Pair, branches: int) -> float:
     stated, real = [], []
     for pair in (short, long):
         runs = pair.closed()
-        chosen = [runs[i] for i in fastest_tenth([run.total_us for run in runs])]
+        chosen = [runs[i] for i in pair.profiled.fast([run.total_us for run in runs])]
         stated.append(float(np.mean([sum(event.duration_us for event in run.events) for run in chosen])))
-        real.append(fastest_mean(pair.plain.wall_us))
+        real.append(pair.plain.fast_us)
     added = branches * (CHAIN - 1)
     return ((stated[1] - stated[0]) - (real[1] - real[0])) / added
 
 
-def _notes(cost_us: float, runs: int, providers: dict[str, int] | Any) -> list[str]:
+def _notes(cost_us: float, runs: TimedRuns, providers: Mapping[str, int]) -> list[str]:
     placed = ", ".join(f"{count} on {name}" for name, count in providers.items())
     return [
         f"Profiling adds {cost_us:.2f} us to each operation, measured beside the model and taken off.",
-        f"Means over the fastest tenth of {runs} profiled runs; the profiler counts whole microseconds.",
+        f"Means over the fastest tenth of {len(runs.undisturbed)} undisturbed of {len(runs.wall_us)} profiled runs; "
+        "the profiler counts whole microseconds.",
         f"Operations: {placed}.",
+        *busy_note(len(runs.undisturbed), len(runs.wall_us)),
     ]

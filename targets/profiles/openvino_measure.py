@@ -18,16 +18,18 @@ from typing import Any
 import numpy as np
 
 from targets.errors import UnknownLayout
-from targets.profiles.assemble import Row, fastest_mean, finished
+from targets.profiles.assemble import Row, finished
 from targets.profiles.join import ModuleIndex
 from targets.profiles.openvino import Counter, ExecutedNode, graph_rows, read_counters, read_graph, rows_of
 from targets.profiles.openvino_join import join_counters, read_model_aliases
+from targets.profiles.timing import TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings
 from targets.runtimes.openvino import OpenVINOLoaded, bound, compiled, module, properties, read
 
 _WARMUP_RUNS = 3
 _FEWEST_RUNS = 12
 _ENOUGH_RUNS = 30  # the fast tenth of a chunk is three of them
+_PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
 _BURST_SECONDS = 0.02
 _CHUNKS = 6
 _CUT_US = 0.5  # an average cut to whole microseconds is half of one too small, on average
@@ -39,18 +41,18 @@ class _Chunk:
 
     counters: tuple[Counter, ...]
     op_us: tuple[float, ...]
-    plain_us: tuple[float, ...]
-    profiled_us: tuple[float, ...]
+    plain: TimedRuns
+    profiled: TimedRuns
 
     @property
     def fast_us(self) -> float:
         """Fast runs, without and with counters."""
-        return fastest_mean(self.plain_us) + fastest_mean(self.profiled_us)
+        return self.plain.fast_us + self.profiled.fast_us
 
     @property
     def disturbance(self) -> float:
         """Mean profiled run over the fast ones: 1.0 where nothing else ran."""
-        return float(np.mean(self.profiled_us)) / fastest_mean(self.profiled_us)
+        return float(np.mean(self.profiled.wall_us)) / self.profiled.fast_us
 
 
 class _Bench:
@@ -100,17 +102,18 @@ def profile_openvino(
         for counter, value, join in zip(named, op_us, joined, strict=True)
         if value > 0
     ]
-    runs = sum(len(chunk.profiled_us) for chunk in chosen)
+    runs = sum(len(chunk.profiled.wall_us) for chunk in chosen)
     return finished(
         "openvino",
         rows,
         runs=runs,
-        unprofiled_us=float(np.mean([fastest_mean(chunk.plain_us) for chunk in chosen])),
-        profiled_us=float(np.mean([fastest_mean(chunk.profiled_us) for chunk in chosen])),
+        unprofiled_us=float(np.mean([chunk.plain.fast_us for chunk in chosen])),
+        profiled_us=float(np.mean([chunk.profiled.fast_us for chunk in chosen])),
         notes=[
             f"Averages of {len(chosen)} of {len(chunks)} compilations, the fastest, scaled to their fast runs.",
             f"OpenVINO cuts a counter to whole microseconds; {_CUT_US} us is added to each for that, "
             "and what takes less than 1 us is missing.",
+            *busy_note(sum(len(chunk.profiled.undisturbed) for chunk in chosen), runs),
         ],
     )
 
@@ -135,15 +138,19 @@ def _chunks(bench: _Bench, seconds: float) -> tuple[list[_Chunk], tuple[Executed
     start = time.perf_counter()
     chunks: list[_Chunk] = []
     graph: tuple[ExecutedNode, ...] = ()
-    while not chunks or time.perf_counter() - start < seconds:
+    while not chunks or time.perf_counter() - start < seconds * (1 if any(map(_quiet, chunks)) else _PATIENCE):
         begin = time.perf_counter()
         _, plain = bench.loaded(counting=False)
         compiled_model, counting = bench.loaded(counting=True)
         graph = graph or read_graph(graph_rows(compiled_model))
         compile_s = time.perf_counter() - begin
         budget_s = max(compile_s, seconds / _CHUNKS - compile_s)
-        chunks.append(_chunk(plain, counting, budget_s, most_s=seconds - (begin - start)))
+        chunks.append(_chunk(plain, counting, budget_s, most_s=seconds))
     return chunks, graph
+
+
+def _quiet(chunk: _Chunk) -> bool:
+    return chunk.plain.enough and chunk.profiled.enough
 
 
 def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float) -> _Chunk:
@@ -151,24 +158,18 @@ def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, mos
         plain.run()
         counting.run()
     before = read_counters(rows_of(counting.request.get_profiling_info()))
-    plain_us: list[float] = []
-    counting_us: list[float] = []
+    timed = TimedRuns(plain.run), TimedRuns(counting.run)
     start = time.perf_counter()
-    plain_us.append(_timed_us(plain))
-    counting_us.append(_timed_us(counting))
-    burst = max(1, min(10, int(_BURST_SECONDS * 1e6 / plain_us[0])))
-    enough_s = max(budget_s, _ENOUGH_RUNS * (plain_us[0] + counting_us[0]) / 1e6)
-    while len(counting_us) < _FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
-        plain_us.extend(_timed_us(plain) for _ in range(burst))
-        counting_us.extend(_timed_us(counting) for _ in range(burst))
+    for runs in timed:
+        runs.burst(1)
+    single_us = timed[0].wall_us[0]
+    burst = max(1, min(10, int(_BURST_SECONDS * 1e6 / single_us)))
+    enough_s = max(budget_s, _ENOUGH_RUNS * 2 * single_us / 1e6)
+    while len(timed[1].wall_us) < _FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
+        for runs in timed:
+            runs.burst(burst)
     after = read_counters(rows_of(counting.request.get_profiling_info()))
-    return _Chunk(after, _without_warmup(before, after, len(counting_us)), tuple(plain_us), tuple(counting_us))
-
-
-def _timed_us(loaded: OpenVINOLoaded) -> float:
-    start = time.perf_counter_ns()
-    loaded.run()
-    return (time.perf_counter_ns() - start) / 1e3
+    return _Chunk(after, _without_warmup(before, after, len(timed[1].wall_us)), *timed)
 
 
 def _without_warmup(before: Sequence[Counter], after: Sequence[Counter], runs: int) -> tuple[float, ...]:

@@ -1,3 +1,5 @@
+import time
+
 import onnx
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from targets.profiles.join import (
     modules_table,
     parse_name_scopes,
 )
+from targets.profiles.timing import TimedRuns
 from tests.targets.tiny_models import if_model, save, tiny_model
 
 
@@ -154,6 +157,17 @@ def test_estimator_leaves_disturbed_runs_out():
     quiet = [10.0 + 0.01 * i for i in range(30)]
     assert fastest_mean([*quiet, *([50.0] * 70)]) == pytest.approx(10.045)
     assert fastest_mean([7.0]) == 7.0
+
+
+def test_runs_are_timed_and_told_apart():
+    timed = TimedRuns(lambda: time.sleep(0.002))
+    timed.burst(12)
+    assert len(timed.wall_us) == 12 and min(timed.wall_us) >= 2000
+    assert set(timed.undisturbed) <= set(range(12))
+    timed.wall_us, timed.undisturbed = [1.0, 9.0, 5.0, 6.0, 7.0], [1, 2, 3, 4]
+    assert (timed.fast(timed.wall_us), timed.fast_us) == ([2, 3, 4], 6.0)
+    timed.undisturbed = [1]
+    assert timed.fast(timed.wall_us) == [0, 2, 3]
 
 
 def test_a_node_is_found_by_name_before_value():

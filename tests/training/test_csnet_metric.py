@@ -55,10 +55,10 @@ def test_histograms_equal_the_definition():
 
 
 def test_mask_threshold_is_half_scale():
-    for value, recall_all in ((128, False), (129, True)):
+    for value, missed in ((128, False), (129, True)):
         metric = SaliencyMetric()
-        metric.update(np.array([[255, 0]], np.uint8), np.array([[value, 0]], np.uint8))
-        assert (metric.score().max_f > 0.99) is recall_all
+        metric.update(np.array([[0, 255]], np.uint8), np.array([[value, 255]], np.uint8))
+        assert (metric.score().max_f < 0.99) is missed
 
 
 def test_perfect_and_inverted():

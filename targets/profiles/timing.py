@@ -1,0 +1,69 @@
+"""Wall time of single runs, with what tells an undisturbed run from one that lost its core."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from targets.profiles.assemble import fastest_tenth
+
+ENOUGH_UNDISTURBED = 10
+"""Undisturbed runs after which a longer measurement is not worth its time."""
+
+
+def busy_note(undisturbed: int, runs: int) -> list[str]:
+    """One sentence where other load left too few runs undisturbed, else nothing."""
+    if undisturbed >= ENOUGH_UNDISTURBED:
+        return []
+    return [f"Only {undisturbed} of {runs} profiled runs kept their core: other load makes these times weak."]
+
+
+class TimedRuns:
+    """A model's runs.
+
+    Args:
+        run: One inference.
+
+    Attributes:
+        wall_us: Wall time of each run, microseconds.
+        undisturbed: Positions of the runs in which the process kept its cores (no involuntary switch).
+    """
+
+    def __init__(self, run: Callable[[], None]) -> None:
+        self._run = run
+        self.wall_us: list[float] = []
+        self.undisturbed: list[int] = []
+
+    def burst(self, runs: int) -> None:
+        """Run and time so many inferences."""
+        clock, run = time.perf_counter_ns, self._run
+        for _ in range(runs):
+            switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+            start = clock()
+            run()
+            elapsed_us = (clock() - start) / 1e3
+            if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches:
+                self.undisturbed.append(len(self.wall_us))
+            self.wall_us.append(elapsed_us)
+
+    @property
+    def enough(self) -> bool:
+        """Whether enough runs were undisturbed."""
+        return len(self.undisturbed) >= ENOUGH_UNDISTURBED
+
+    def fast(self, values: Sequence[float]) -> list[int]:
+        """Positions of the fastest tenth of the undisturbed runs, of all runs where too few are.
+
+        Args:
+            values: One time a run.
+        """
+        pool = self.undisturbed if len(self.undisturbed) >= 3 else range(len(values))
+        return [pool[i] for i in fastest_tenth([values[i] for i in pool])]
+
+    @property
+    def fast_us(self) -> float:
+        """Mean wall time of those runs, microseconds."""
+        return float(np.mean([self.wall_us[i] for i in self.fast(self.wall_us)]))
