@@ -95,7 +95,8 @@ class ResultStore:
     def __init__(self, place: str | Path = DEFAULT_STORE) -> None:
         self.place = str(place)
         url = _url(self.place)
-        arguments = {"timeout": 30.0} if url.get_backend_name() == "sqlite" else {}
+        sqlite = url.get_backend_name() == "sqlite"
+        arguments: dict[str, Any] = {"timeout": 30.0, "isolation_level": None} if sqlite else {}
         try:
             self._engine = sa.create_engine(url, connect_args=arguments)
         except (SQLAlchemyError, ImportError) as error:
@@ -113,13 +114,16 @@ class ResultStore:
         self._engine.dispose()
 
     @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
+    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
         try:
             with self._engine.begin() as connection:
+                if self._engine.dialect.name == "sqlite":
+                    # Said by us, because Python's driver would leave CREATE TABLE outside the transaction.
+                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
                 yield connection
         except IntegrityError as error:
             raise StoreError(
-                f"store {self.place}: this session is there already; another bench writes to the same run",
+                f"store {self.place}: that session is there already; another bench writes to the same run",
                 "Wait for it to end, or use another --store.",
             ) from error
         except SQLAlchemyError as error:
@@ -129,25 +133,32 @@ class ResultStore:
 
     def _migrate(self) -> None:
         with self._transaction() as connection:
-            there = set(sa.inspect(connection).get_table_names())
-            if there and _schema.name not in there:
-                raise StoreError(f"store {self.place} is a database of something else", "Name another file.")
-            version = connection.execute(sa.select(_schema.c.version)).scalar_one() if there else 0
-            if version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"store {self.place} has schema {version} and this version of the kit knows up to {SCHEMA_VERSION}",
-                    "Upgrade inas-deploy, or use another --store.",
-                )
-            for step in MIGRATIONS[version:]:
+            version = self._version(connection)
+        if version == SCHEMA_VERSION:
+            return
+        with self._transaction(write=True) as connection:
+            # Asked again under the lock: another process may have been faster.
+            for step in MIGRATIONS[self._version(connection) :]:
                 step(connection)
-            if version != SCHEMA_VERSION:
-                connection.execute(sa.delete(_schema))
-                connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
+            connection.execute(sa.delete(_schema))
+            connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
+
+    def _version(self, connection: sa.Connection) -> int:
+        there = set(sa.inspect(connection).get_table_names())
+        if there and _schema.name not in there:
+            raise StoreError(f"store {self.place} is a database of something else", "Name another file.")
+        version = connection.execute(sa.select(_schema.c.version)).scalar_one() if there else 0
+        if version > SCHEMA_VERSION:
+            raise StoreError(
+                f"store {self.place} has schema {version} and this version of the kit knows up to {SCHEMA_VERSION}",
+                "Upgrade inas-deploy, or use another --store.",
+            )
+        return int(version)
 
     def begin(self, plan: BenchPlan, environment: Environment) -> StoredRun:
         """Write down a new run."""
         run = StoredRun(uuid.uuid4().hex, datetime.now(UTC), False, plan, environment)
-        with self._transaction() as connection:
+        with self._transaction(write=True) as connection:
             connection.execute(
                 sa.insert(_runs).values(
                     run_id=run.run_id,
@@ -189,7 +200,7 @@ class ResultStore:
 
     def save_session(self, run_id: str, variant_key: str, session: SessionRecord) -> None:
         """Add one session, whole or not at all."""
-        with self._transaction() as connection:
+        with self._transaction(write=True) as connection:
             connection.execute(
                 sa.insert(_sessions).values(
                     session_id=session.session_id,
@@ -211,7 +222,7 @@ class ResultStore:
 
     def save_profile(self, run_id: str, variant_key: str, profile: OpProfile) -> None:
         """Add a variant's per-op profile."""
-        with self._transaction() as connection:
+        with self._transaction(write=True) as connection:
             values = {"run_id": run_id, "variant_key": variant_key, "record": profile.model_dump_json()}
             connection.execute(sa.insert(_profiles).values(values))
 
@@ -226,7 +237,7 @@ class ResultStore:
 
     def finish(self, run_id: str) -> None:
         """Mark a run as complete; it will not be resumed."""
-        with self._transaction() as connection:
+        with self._transaction(write=True) as connection:
             statement = sa.update(_runs).where(_runs.c.run_id == run_id)
             connection.execute(statement.values(finished_at=datetime.now(UTC).isoformat()))
 

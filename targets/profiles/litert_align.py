@@ -4,6 +4,10 @@ XNNPACK reports its operators in graph order, numbered within a partition, and t
 may drop an operator (a pad or an activation fused into a convolution) or run several for one (a concatenation).
 The join keeps the order and pairs only types that belong together. Where several assignments do that, an operator
 that they place differently stays unassigned, with all its candidates.
+
+An operator that runs in an unforeseen way takes a run of any events; the join wants as few of these as possible.
+Events in such a run stay unassigned unless their type belongs to the operator. Where more than a quarter of the
+operators would need one, the events are not those of the graph, and nothing is joined.
 """
 
 from __future__ import annotations
@@ -16,6 +20,10 @@ from targets.tflite_files import TfliteFile, TfliteOp
 
 _INFINITY = 10**9
 _INSERTED = 1
+# An operator or event without an explanation; dearer than any number of inserted ones.
+_UNFORESEEN = 10**5
+_UNFORESEEN_SHARE = 0.25
+_LONGEST_RUN = 12
 _OWN = -1
 
 _CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
@@ -48,6 +56,7 @@ _TWINS: dict[str, tuple[str, ...]] = {
     "COS": ("cosine",),
     "SIN": ("sine",),
     "CEIL": ("ceiling",),
+    "ROUND": ("bankersrounding", "bankdersrounding"),
     "STRIDED_SLICE": ("slice",),
     "CONCATENATION": ("copy", "concatenate"),
     "SPLIT": ("copy", "slice"),
@@ -91,27 +100,17 @@ def align(ops: Sequence[TfliteOp], tags: Sequence[str], file: TfliteFile) -> lis
         file: The graph, for the neighbours of an operator.
 
     Returns:
-        One entry a tag. All are empty where no assignment pairs types that belong together.
+        One entry a tag. All are empty where too few types belong together.
     """
     names = [_letters(tag.split(" (", 1)[0]) for tag in tags]
     rules = [_rule(op, file) for op in ops]
-    forward = _costs(rules, names)
-    total = forward[len(ops)][len(tags)]
-    if total >= _INFINITY:
+    best = _best(rules, names, _INFINITY) or _best(rules, names, _UNFORESEEN)
+    if best is None:
         return [Aligned(None)] * len(tags)
-    backward = _costs_from(rules, names)
-    candidates: list[set[int]] = [set() for _ in tags]
-    for i, rule in enumerate(rules):
-        for j in range(len(tags) + 1):
-            for count in rule.counts(names, j):
-                rest = backward[i + 1][j + count]
-                if forward[i][j] + rest == total:
-                    for position in range(j, j + count):
-                        candidates[position].add(i)
-    _add_inserted(candidates, names, forward, backward)
+    candidates, dropped = best
     possible = [() if _OWN in found else tuple(ops[index] for index in sorted(found)) for found in candidates]
     chosen = [found[0] if len(found) == 1 else None for found in possible]
-    absorbed = _absorbed([op for op in chosen if op is not None], ops, file)
+    absorbed = _absorbed([op for op in chosen if op is not None], [ops[index] for index in dropped], file)
     return [
         Aligned(op, absorbed.get(op.index, ()) if op else (), found) for op, found in zip(chosen, possible, strict=True)
     ]
@@ -119,21 +118,72 @@ def align(ops: Sequence[TfliteOp], tags: Sequence[str], file: TfliteFile) -> lis
 
 @dataclass(frozen=True)
 class _Rule:
+    """How an operator may run: one event of ``twins`` or more, before them ``head``, after them ``tail``."""
+
     twins: frozenset[str]
     fewest: int
     most: int
+    head: str
     tail: str
 
     def counts(self, names: Sequence[str], start: int) -> list[int]:
         """How many names from ``start`` on this operator may have run as."""
-        found = [0] if self.fewest == 0 else []
-        for count in range(1, self.most + 1):
-            if start + count > len(names) or names[start + count - 1] not in self.twins:
-                break
-            found.append(count)
-            if self.tail and names[start + count : start + count + 1] == [self.tail]:
-                found.append(count + 1)
-        return sorted(set(found))
+        found = {0} if self.fewest == 0 else set()
+        begins = [start, start + 1] if self.head and names[start : start + 1] == [self.head] else [start]
+        for begin in begins:
+            for end in range(begin + 1, min(begin + self.most, len(names)) + 1):
+                if names[end - 1] not in self.twins:
+                    break
+                found.add(end - start)
+                if self.tail and names[end : end + 1] == [self.tail]:
+                    found.add(end + 1 - start)
+        return sorted(found)
+
+    def steps(self, names: Sequence[str], start: int, unforeseen: int) -> dict[int, int]:
+        """Cost by the number of names from ``start`` on; an ``unforeseen`` of infinity allows only the rule."""
+        found = dict.fromkeys(self.counts(names, start), 0)
+        if unforeseen < _INFINITY:
+            for count in range(min(_LONGEST_RUN, len(names) - start) + 1):
+                found.setdefault(count, unforeseen)
+        return found
+
+
+def _best(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> tuple[list[set[int]], list[int]] | None:
+    """What the cheapest assignments agree and differ in.
+
+    Returns:
+        For each name the operators it may execute, with ``_OWN`` where it may belong to none or cannot be told; and
+        the operators that ran as nothing by all of them. ``None`` where no assignment is good enough.
+    """
+    forward, backward = _costs(rules, names, unforeseen), _costs_from(rules, names, unforeseen)
+    total = forward[-1][-1]
+    if total >= _INFINITY or total // _UNFORESEEN > _UNFORESEEN_SHARE * len(rules):
+        return None
+    candidates: list[set[int]] = [set() for _ in names]
+    dropped = []
+    for i, rule in enumerate(rules):
+        ways = set()
+        for j, before in enumerate(forward[i]):
+            if before + backward[i][j] != total:
+                continue
+            for count, cost in rule.steps(names, j, unforeseen).items():
+                if before + cost + backward[i + 1][j + count] != total:
+                    continue
+                ways.add((count, cost))
+                for position in range(j, j + count):
+                    known = cost == 0 or names[position] in rule.twins
+                    candidates[position].add(i if known else _OWN)
+        if ways == {(0, 0)}:
+            dropped.append(i)
+    for j, name in enumerate(names):
+        cost = _own_cost(name, unforeseen)
+        if any(before[j] + cost + after[j + 1] == total for before, after in zip(forward, backward, strict=True)):
+            candidates[j].add(_OWN)
+    return candidates, dropped
+
+
+def _own_cost(name: str, unforeseen: int) -> int:
+    return _INSERTED if name in _INSERTABLE else unforeseen
 
 
 def _letters(name: str) -> str:
@@ -143,8 +193,14 @@ def _letters(name: str) -> str:
 def _rule(op: TfliteOp, file: TfliteFile) -> _Rule:
     twins = frozenset(_TWINS.get(op.op_type, (_letters(op.op_type),)))
     most = {"CONCATENATION": len(op.inputs), "SPLIT": len(op.outputs), "SPLIT_V": len(op.outputs)}.get(op.op_type, 1)
+    head = "staticreshape" if op.op_type == "FULLY_CONNECTED" and _flattens(op, file) else ""
     tail = {"": "", "TANH": "tanh"}.get(op.activation, "clamp")
-    return _Rule(twins, 0 if _may_vanish(op, file) else 1, max(1, most), tail)
+    return _Rule(twins, 0 if _may_vanish(op, file) else 1, max(1, most), head, tail)
+
+
+def _flattens(op: TfliteOp, file: TfliteFile) -> bool:
+    """Whether a linear layer drops leading dimensions: XNNPACK reshapes its input to two first."""
+    return len(file.tensors[op.inputs[0]].shape) != len(file.tensors[op.outputs[0]].shape)
 
 
 def _may_vanish(op: TfliteOp, file: TfliteFile) -> bool:
@@ -154,27 +210,25 @@ def _may_vanish(op: TfliteOp, file: TfliteFile) -> bool:
     return op.op_type in _CLAMPS | _VIEWS | {"DEQUANTIZE"}
 
 
-def _costs(rules: Sequence[_Rule], names: Sequence[str]) -> list[list[int]]:
+def _costs(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> list[list[int]]:
     """Lowest cost of assigning the first ``j`` names to the first ``i`` operators, by ``[i][j]``."""
     width = len(names) + 1
     table = [[_INFINITY] * width for _ in range(len(rules) + 1)]
     table[0][0] = 0
-    for i in range(len(rules) + 1):
-        row = table[i]
+    for i, row in enumerate(table):
         for j in range(width):
             if row[j] >= _INFINITY:
                 continue
-            if j < len(names) and names[j] in _INSERTABLE:
-                row[j + 1] = min(row[j + 1], row[j] + _INSERTED)
-            if i == len(rules):
-                continue
-            for count in rules[i].counts(names, j):
-                cost = row[j]
-                table[i + 1][j + count] = min(table[i + 1][j + count], cost)
+            if j < len(names):
+                row[j + 1] = min(row[j + 1], row[j] + _own_cost(names[j], unforeseen))
+            if i < len(rules):
+                below = table[i + 1]
+                for count, cost in rules[i].steps(names, j, unforeseen).items():
+                    below[j + count] = min(below[j + count], row[j] + cost)
     return table
 
 
-def _costs_from(rules: Sequence[_Rule], names: Sequence[str]) -> list[list[int]]:
+def _costs_from(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> list[list[int]]:
     """Lowest cost of assigning what is left from name ``j`` and operator ``i`` on, by ``[i][j]``."""
     last = len(names)
     table = [[_INFINITY] * (last + 1) for _ in range(len(rules) + 1)]
@@ -182,34 +236,22 @@ def _costs_from(rules: Sequence[_Rule], names: Sequence[str]) -> list[list[int]]
     for i in range(len(rules), -1, -1):
         row = table[i]
         for j in range(last, -1, -1):
-            if j < last and names[j] in _INSERTABLE:
-                row[j] = min(row[j], row[j + 1] + _INSERTED)
-            if i == len(rules):
-                continue
-            for count in rules[i].counts(names, j):
-                row[j] = min(row[j], table[i + 1][j + count])
+            if j < last:
+                row[j] = min(row[j], row[j + 1] + _own_cost(names[j], unforeseen))
+            if i < len(rules):
+                for count, cost in rules[i].steps(names, j, unforeseen).items():
+                    row[j] = min(row[j], table[i + 1][j + count] + cost)
     return table
 
 
-def _add_inserted(
-    candidates: list[set[int]], names: Sequence[str], forward: list[list[int]], backward: list[list[int]]
-) -> None:
-    """Mark names that an equally good assignment takes for XNNPACK's own: they belong to no operator for certain."""
-    total = backward[0][0]
-    for j, name in enumerate(names):
-        costs = (before[j] + _INSERTED + after[j + 1] for before, after in zip(forward, backward, strict=True))
-        if name in _INSERTABLE and total in costs:
-            candidates[j].add(_OWN)
-
-
-def _absorbed(chosen: Sequence[TfliteOp], ops: Sequence[TfliteOp], file: TfliteFile) -> dict[int, tuple[TfliteOp, ...]]:
-    """Operators without an event of their own, by the index of the operator that does their work."""
+def _absorbed(
+    chosen: Sequence[TfliteOp], dropped: Sequence[TfliteOp], file: TfliteFile
+) -> dict[int, tuple[TfliteOp, ...]]:
+    """Operators that left no event, by the index of the operator that does their work."""
     ran = {op.index for op in chosen}
     makers = {tensor: op for op in file.ops for tensor in op.outputs}
     found: dict[int, list[TfliteOp]] = {}
-    for op in ops:
-        if op.index in ran:
-            continue
+    for op in dropped:
         step = _reader(file) if op.op_type in _PADS else (lambda other: makers.get(other.inputs[0]))
         host = step(op)
         while host is not None and host.index not in ran and host.op_type == op.op_type:

@@ -1,15 +1,19 @@
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from targets.environment import capture_environment
 from targets.errors import StoreError
-from targets.migrations import SCHEMA_VERSION
+from targets.migrations import MIGRATIONS, SCHEMA_VERSION
 from targets.plan import BenchPlan
 from targets.records import OpProfile
 from targets.store import ResultStore
 from tests.targets.making import session, variant
 
+ROOT = Path(__file__).resolve().parents[2]
 PLAN = BenchPlan(variants=(variant("A"), variant("B")), sessions=3, seconds=0.1)
 PROFILE = OpProfile(
     runtime="onnxruntime",
@@ -68,6 +72,26 @@ def test_newer_schema_is_refused_and_left_alone(store, tmp_path):
     with pytest.raises(StoreError, match=f"schema 99 .* up to {SCHEMA_VERSION}.*Upgrade"):
         ResultStore(store.place)
     assert (tmp_path / "results.sqlite").read_bytes() == before
+
+
+def test_a_crash_while_the_tables_are_made_leaves_none(tmp_path, monkeypatch):
+    def crash(connection):
+        MIGRATIONS[0](connection)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("targets.store.MIGRATIONS", (crash,))
+    with pytest.raises(KeyboardInterrupt):
+        ResultStore(tmp_path / "results.sqlite")
+    monkeypatch.undo()
+    with ResultStore(tmp_path / "results.sqlite") as store:
+        assert store.runs() == []
+
+
+def test_many_processes_may_open_a_new_store_at_once(tmp_path):
+    code = "import sys; from targets.store import ResultStore; ResultStore(sys.argv[1])"
+    place = str(tmp_path / "results.sqlite")
+    openers = [subprocess.Popen([sys.executable, "-c", code, place], cwd=ROOT) for _ in range(6)]
+    assert [opener.wait(60) for opener in openers] == [0] * 6
 
 
 def test_other_files_are_refused_in_one_line(tmp_path):
