@@ -4,7 +4,8 @@
     python benchmarks/ecssd_accuracy.py --quick    # one network, 40 images: equality of the runtimes only
 
 The channel lists come from the checkpoints' tensor shapes. Images are resized to 224x224 without anti-aliasing and
-normalised with the ImageNet mean and deviation; the map is resized back to the mask's size and cut to 8 bits.
+normalised with the ImageNet mean and deviation; the map is resized back to the mask's size and rounded to
+8 bits. An image without a prediction at a threshold has precision 0.
 Needs the data sets and weights in $INAS_DATA, and the extras openvino and tflite-export. Nothing here is timed.
 """
 

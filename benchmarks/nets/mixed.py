@@ -104,6 +104,29 @@ def attention(channels: int, heads: int) -> nn.Module:
     return Attention()
 
 
+def merge(width_in: int, width_out: int, factor: int) -> nn.Module:
+    """Add a fine map and a coarse one that is resized by ``factor``; then PReLU."""
+    require("torch", "torch")
+    from torch import nn
+
+    class Merge(nn.Module):
+        """Decoder step."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.skip = nn.Conv2d(width_in, width_out, 1)
+            self.resize = nn.Upsample(scale_factor=factor, mode="bilinear")
+            self.act = nn.PReLU(width_out)
+
+        def forward(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+            """Map (N, Cin, H, W) and (N, Cout, H/factor, W/factor) to (N, Cout, H, W)."""
+            out: torch.Tensor = self.act(self.skip(fine) + self.resize(coarse))
+            return out
+
+    Merge.__qualname__ = "Merge"
+    return Merge()
+
+
 def pyramid(channels: int, size: int, bins: tuple[int, ...]) -> nn.Module:
     """Pyramid pooling of a square map whose size every bin divides."""
     require("torch", "torch")
@@ -157,10 +180,8 @@ def build_mixed(seed: int = 0) -> nn.Module:
             self.stage3 = nn.Sequential(inverted_residual(32, 96, 64, 3, 2), inverted_residual(64, 128, 64, 3, 1))
             self.attention = attention(64, 4)
             self.pyramid = pyramid(64, 14, (1, 2, 7))
-            self.up = nn.Upsample(scale_factor=4, mode="bilinear")
-            self.skip = nn.Conv2d(24, 32, 1)
             self.lower = nn.Conv2d(64, 32, 3, 1, 1)
-            self.act = nn.PReLU(32)
+            self.merge = merge(24, 32, 4)
             self.head = nn.Conv2d(32, 1, 1)
             self.resize = nn.Upsample(scale_factor=4, mode="bilinear")
             self.sigmoid = nn.Sigmoid()
@@ -169,7 +190,7 @@ def build_mixed(seed: int = 0) -> nn.Module:
             """Map an image to a map of the same size."""
             fine = self.stage1(self.stem(x))
             coarse = self.pyramid(self.attention(self.stage3(self.stage2(fine))))
-            y = self.act(self.skip(fine) + self.up(self.lower(coarse)))
+            y = self.merge(fine, self.lower(coarse))
             out: torch.Tensor = self.sigmoid(self.resize(self.head(y)))
             return out
 

@@ -6,7 +6,7 @@ The join keeps the order and pairs only types that belong together. Where severa
 that they place differently stays unassigned, with all its candidates.
 
 An operator that runs in an unforeseen way takes a run of any events; the join wants as few of these as possible.
-Events in such a run stay unassigned unless their type belongs to the operator. Where more than a quarter of the
+An event in such a run stays unassigned unless its type belongs to the operator. Where more than a quarter of the
 operators would need one, the events are not those of the graph, and nothing is joined.
 """
 
@@ -24,7 +24,6 @@ _INSERTED = 1
 _UNFORESEEN = 10**5
 _UNFORESEEN_SHARE = 0.25
 _LONGEST_RUN = 12
-_OWN = -1
 
 _CONVOLUTIONS = frozenset({"CONV_2D", "DEPTHWISE_CONV_2D"})
 _PADS = frozenset({"PAD", "PADV2"})
@@ -104,11 +103,8 @@ def align(ops: Sequence[TfliteOp], tags: Sequence[str], file: TfliteFile) -> lis
     """
     names = [_letters(tag.split(" (", 1)[0]) for tag in tags]
     rules = [_rule(op, file) for op in ops]
-    best = _best(rules, names, _INFINITY) or _best(rules, names, _UNFORESEEN)
-    if best is None:
-        return [Aligned(None)] * len(tags)
-    candidates, dropped = best
-    possible = [() if _OWN in found else tuple(ops[index] for index in sorted(found)) for found in candidates]
+    candidates, dropped = _agreed(rules, names)
+    possible = [tuple(ops[index] for index in sorted(found)) for found in candidates]
     chosen = [found[0] if len(found) == 1 else None for found in possible]
     absorbed = _absorbed([op for op in chosen if op is not None], [ops[index] for index in dropped], file)
     return [
@@ -139,51 +135,67 @@ class _Rule:
                     found.add(end + 1 - start)
         return sorted(found)
 
-    def steps(self, names: Sequence[str], start: int, unforeseen: int) -> dict[int, int]:
-        """Cost by the number of names from ``start`` on; an ``unforeseen`` of infinity allows only the rule."""
+    def steps(self, names: Sequence[str], start: int, budget: int) -> dict[int, int]:
+        """Cost by the number of names from ``start`` on, as far as the budget goes."""
         found = dict.fromkeys(self.counts(names, start), 0)
-        if unforeseen < _INFINITY:
+        if budget >= _UNFORESEEN:
             for count in range(min(_LONGEST_RUN, len(names) - start) + 1):
-                found.setdefault(count, unforeseen)
+                found.setdefault(count, _UNFORESEEN)
         return found
 
 
-def _best(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> tuple[list[set[int]], list[int]] | None:
+def _agreed(rules: Sequence[_Rule], names: Sequence[str]) -> tuple[list[set[int]], list[int]]:
     """What the cheapest assignments agree and differ in.
 
     Returns:
-        For each name the operators it may execute, with ``_OWN`` where it may belong to none or cannot be told; and
-        the operators that ran as nothing by all of them. ``None`` where no assignment is good enough.
+        For each name the operators it may execute, empty where it may belong to none or no type fits; and the
+        operators that ran as nothing by all assignments.
     """
-    forward, backward = _costs(rules, names, unforeseen), _costs_from(rules, names, unforeseen)
+    forward, backward = _tables(rules, names)
     total = forward[-1][-1]
-    if total >= _INFINITY or total // _UNFORESEEN > _UNFORESEEN_SHARE * len(rules):
-        return None
-    candidates: list[set[int]] = [set() for _ in names]
+    fitting: list[set[int]] = [set() for _ in names]
+    others: list[set[int]] = [set() for _ in names]
+    if total >= _INFINITY:
+        return fitting, []
     dropped = []
     for i, rule in enumerate(rules):
         ways = set()
         for j, before in enumerate(forward[i]):
             if before + backward[i][j] != total:
                 continue
-            for count, cost in rule.steps(names, j, unforeseen).items():
+            for count, cost in rule.steps(names, j, total - before).items():
                 if before + cost + backward[i + 1][j + count] != total:
                     continue
                 ways.add((count, cost))
                 for position in range(j, j + count):
-                    known = cost == 0 or names[position] in rule.twins
-                    candidates[position].add(i if known else _OWN)
+                    fits = cost == 0 or names[position] in rule.twins
+                    (fitting if fits else others)[position].add(i)
         if ways == {(0, 0)}:
             dropped.append(i)
     for j, name in enumerate(names):
-        cost = _own_cost(name, unforeseen)
+        cost = _own_cost(name)
         if any(before[j] + cost + after[j + 1] == total for before, after in zip(forward, backward, strict=True)):
-            candidates[j].add(_OWN)
-    return candidates, dropped
+            fitting[j].clear()
+    return [fit | other if fit else set() for fit, other in zip(fitting, others, strict=True)], dropped
 
 
-def _own_cost(name: str, unforeseen: int) -> int:
-    return _INSERTED if name in _INSERTABLE else unforeseen
+def _tables(rules: Sequence[_Rule], names: Sequence[str]) -> tuple[list[list[int]], list[list[int]]]:
+    """Costs up to and from each pair of positions, with as small a budget for the unforeseen as will do."""
+    most = int(_UNFORESEEN_SHARE * len(rules))
+    allowed = 0
+    while True:
+        budget = (allowed + 1) * _UNFORESEEN - 1
+        forward = _costs(rules, names, budget)
+        if forward[-1][-1] <= budget:
+            return forward, _costs_from(rules, names, budget)
+        if allowed == most:
+            forward[-1][-1] = _INFINITY
+            return forward, forward
+        allowed = min(most, 4 * allowed + 1)
+
+
+def _own_cost(name: str) -> int:
+    return _INSERTED if name in _INSERTABLE else _UNFORESEEN
 
 
 def _letters(name: str) -> str:
@@ -210,25 +222,25 @@ def _may_vanish(op: TfliteOp, file: TfliteFile) -> bool:
     return op.op_type in _CLAMPS | _VIEWS | {"DEQUANTIZE"}
 
 
-def _costs(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> list[list[int]]:
+def _costs(rules: Sequence[_Rule], names: Sequence[str], budget: int) -> list[list[int]]:
     """Lowest cost of assigning the first ``j`` names to the first ``i`` operators, by ``[i][j]``."""
     width = len(names) + 1
     table = [[_INFINITY] * width for _ in range(len(rules) + 1)]
     table[0][0] = 0
     for i, row in enumerate(table):
         for j in range(width):
-            if row[j] >= _INFINITY:
+            if row[j] > budget:
                 continue
             if j < len(names):
-                row[j + 1] = min(row[j + 1], row[j] + _own_cost(names[j], unforeseen))
+                row[j + 1] = min(row[j + 1], row[j] + _own_cost(names[j]))
             if i < len(rules):
                 below = table[i + 1]
-                for count, cost in rules[i].steps(names, j, unforeseen).items():
+                for count, cost in rules[i].steps(names, j, budget - row[j]).items():
                     below[j + count] = min(below[j + count], row[j] + cost)
     return table
 
 
-def _costs_from(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -> list[list[int]]:
+def _costs_from(rules: Sequence[_Rule], names: Sequence[str], budget: int) -> list[list[int]]:
     """Lowest cost of assigning what is left from name ``j`` and operator ``i`` on, by ``[i][j]``."""
     last = len(names)
     table = [[_INFINITY] * (last + 1) for _ in range(len(rules) + 1)]
@@ -237,10 +249,12 @@ def _costs_from(rules: Sequence[_Rule], names: Sequence[str], unforeseen: int) -
         row = table[i]
         for j in range(last, -1, -1):
             if j < last:
-                row[j] = min(row[j], row[j + 1] + _own_cost(names[j], unforeseen))
+                row[j] = min(row[j], row[j + 1] + _own_cost(names[j]))
             if i < len(rules):
-                for count, cost in rules[i].steps(names, j, unforeseen).items():
-                    row[j] = min(row[j], table[i + 1][j + count] + cost)
+                below = table[i + 1]
+                nearest = min(below[j : j + _LONGEST_RUN + 1])
+                for count, cost in rules[i].steps(names, j, budget - nearest).items():
+                    row[j] = min(row[j], below[j + count] + cost)
     return table
 
 

@@ -48,7 +48,7 @@ def test_histograms_equal_the_definition():
     saliency = generator.integers(0, 256, (5, 9, 7), dtype=np.uint8)
     mask = generator.integers(0, 256, (5, 9, 7), dtype=np.uint8)
     mask[3] = 0
-    metric = SaliencyMetric()
+    metric = SaliencyMetric(empty_precision=1)
     for s, m in zip(saliency, mask, strict=True):
         metric.update(s, m)
     assert metric.score().max_f == pytest.approx(brute(saliency, mask), abs=1e-12)
@@ -72,8 +72,18 @@ def test_perfect_and_inverted():
     assert bad.score().max_f < 0.3
 
 
-def test_quantise_cuts_off():
-    assert quantise(np.array([0.0, 0.999, 1.0, -0.1, 1.5, 0.5])).tolist() == [0, 254, 255, 0, 255, 127]
+def test_quantise_rounds():
+    assert quantise(np.array([0.0, 0.999, 1.0, -0.1, 1.5, 0.5, 0.0019])).tolist() == [0, 255, 255, 0, 255, 128, 0]
+
+
+def test_choice_for_images_without_a_prediction():
+    strict, released = SaliencyMetric(), SaliencyMetric(empty_precision=1)
+    for metric in (strict, released):
+        metric.update(np.array([[255, 0]], np.uint8), np.array([[255, 0]], np.uint8))
+        metric.update(np.array([[0, 0]], np.uint8), np.array([[255, 0]], np.uint8))
+    # Both: recall 1/2. Precision 1/2 where the empty map counts 0, 1 where it counts 1.
+    assert strict.score().max_f == pytest.approx(0.5, abs=1e-3)
+    assert released.score().max_f == pytest.approx(1.3 * 0.5 / (0.3 + 0.5), abs=1e-3)
 
 
 def test_bad_input_is_said():

@@ -139,6 +139,26 @@ def fold_finish(source: nn.Module, target: nn.Module) -> None:
             target.get_submodule(name).load_state_dict(child.state_dict())
 
 
+def _add_rescale(layer: nn.Module, i: int, j: int) -> None:
+    """The step that takes input scale i to output scale j, where they differ."""
+    from torch import nn
+
+    if j > i:
+        layer.add_module(f"pool{i}to{j}", nn.MaxPool2d(2 ** (j - i)))
+    if i > j:
+        layer.add_module(f"resize{i}to{j}", nn.Upsample(scale_factor=2 ** (i - j), mode="bilinear"))
+
+
+def _pair(layer: nn.Module, i: int, j: int, x: torch.Tensor | None) -> torch.Tensor:
+    """One input scale's share of one output scale."""
+    if j > i:
+        x = layer.get_submodule(f"pool{i}to{j}")(x)
+    y: torch.Tensor = layer.get_submodule(f"conv{i}to{j}")(x)
+    if i > j:
+        y = layer.get_submodule(f"resize{i}to{j}")(y)
+    return y
+
+
 @functools.cache
 def goctconv_class() -> type[nn.Module]:
     """The gOctConv layer class, ``GOctConv(inputs, outputs, kernel, stride, folded)``.
@@ -152,9 +172,8 @@ def goctconv_class() -> type[nn.Module]:
     class GOctConv(nn.Module):
         """Generalised octave convolution, then batch norm and PReLU per output scale (paper, section 3.1).
 
-        Every input scale feeds every output scale: to a coarser one by max pooling before the convolution, to a finer
-        one by bilinear resize after it. A stride is average pooling before everything. With one scale on both sides
-        it is a plain (strided) convolution.
+        Every input scale feeds every output scale: a coarser one by max pooling before the convolution, a finer one
+        by bilinear resize after it. A stride is average pooling first. One scale on both sides: a plain convolution.
         """
 
         def __init__(
@@ -171,10 +190,7 @@ def goctconv_class() -> type[nn.Module]:
                 conv = make_conv(inputs[i], outputs[j], kernel, stride=stride if plain else 1, **how)
                 nn.init.uniform_(conv.weight, -bound, bound)
                 self.add_module(f"conv{i}to{j}", conv)
-                if j > i:
-                    self.add_module(f"pool{i}to{j}", nn.MaxPool2d(2 ** (j - i)))
-                if i > j:
-                    self.add_module(f"resize{i}to{j}", nn.Upsample(scale_factor=2 ** (i - j), mode="bilinear"))
+                _add_rescale(self, i, j)
             add_finish(self, outputs, folded)
 
         def carrier(self, scale: int) -> int:
@@ -188,18 +204,10 @@ def goctconv_class() -> type[nn.Module]:
                 maps = [None if x is None else self.pool(x) for x in maps]
             sums: list[torch.Tensor | None] = [None] * self.scales
             for i, j in self.pairs:
-                y = self._pair(i, j, maps[i])
+                y = _pair(self, i, j, maps[i])
                 total = sums[j]
                 sums[j] = y if total is None else total + y
             return [None if y is None else finish(self, j, y) for j, y in enumerate(sums)]
-
-        def _pair(self, i: int, j: int, x: torch.Tensor | None) -> torch.Tensor:
-            if j > i:
-                x = self.get_submodule(f"pool{i}to{j}")(x)
-            y: torch.Tensor = self.get_submodule(f"conv{i}to{j}")(x)
-            if i > j:
-                y = self.get_submodule(f"resize{i}to{j}")(y)
-            return y
 
         def fold_from(self, source: GOctConv) -> None:
             """Take over a training form."""
