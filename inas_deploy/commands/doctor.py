@@ -7,7 +7,7 @@ import sys
 
 from rich.console import Console
 
-from inas_deploy.commands.options import Json
+from inas_deploy.commands.options import Json, waiting
 from inas_deploy.doctor import diagnose, render
 
 
@@ -20,7 +20,8 @@ def doctor(as_json: Json = False) -> None:
 
     inas-deploy doctor --json
     """
-    checks = diagnose()
+    with waiting("checking this machine and every runtime"):
+        checks = diagnose()
     if as_json:
         sys.stdout.write(json.dumps([check.model_dump(mode="json") for check in checks], indent=2) + "\n")
     else:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from inas_deploy.models import ModelSource, artifact_for, resolve_model
 from targets.errors import UsageError
@@ -56,9 +59,15 @@ class Choice:
     threads: int
 
 
+def waiting(text: str) -> AbstractContextManager[object]:
+    """Show on a terminal that something without countable steps is going on."""
+    return Console(stderr=True).status(escape(text))
+
+
 def load_model(text: str, shapes: Sequence[str] | None) -> ModelSource:
-    """Find a model by name or file, with the shapes given on the command line."""
-    return resolve_model(text, shapes=dict(parse_shape_option(shape) for shape in shapes or ()) or None)
+    """Find a model by name or file, with the shapes given on the command line; exports it where needed."""
+    with waiting(f"preparing {text}"):
+        return resolve_model(text, shapes=dict(parse_shape_option(shape) for shape in shapes or ()) or None)
 
 
 def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
@@ -82,9 +91,11 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         threads=choice.threads,
         pinned_cores=device.pinned_cores,
     )
+    with waiting(f"preparing {choice.source.name} for {choice.runtime}"):
+        artifact = artifact_for(choice.source, runtime.formats)
     return make_variant(
         choice.source.name,
-        artifact_for(choice.source, runtime.formats),
+        artifact,
         settings,
         device=device.name,
         stand_in=device.stand_in,
