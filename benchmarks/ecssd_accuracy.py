@@ -1,7 +1,7 @@
 """Claim: one network, four runtimes, one accuracy. The CSNet authors' weights reach their ECSSD figures everywhere.
 
     python benchmarks/ecssd_accuracy.py            # both networks, 1,000 images
-    python benchmarks/ecssd_accuracy.py --quick    # one network, 40 images: equality of the runtimes only
+    python benchmarks/ecssd_accuracy.py --quick    # one network, 20 images: equality of the runtimes only
 
 The channel lists come from the checkpoints' tensor shapes. Images are resized to 224x224 without anti-aliasing and
 normalised with the ImageNet mean and deviation; the map is resized back to the mask's size and rounded to
@@ -39,7 +39,7 @@ DEVIATION = np.array([0.229, 0.224, 0.225])
 EXPECTED = {"csnet-L-x1": (0.8925, 0.0776), "csnet-L-x2": (0.9104, 0.0685)}
 """Maximum F and MAE of the published weights on the reduced ECSSD at 224x224, by checkpoint."""
 F_MARGIN, MAE_MARGIN, EQUAL_MARGIN = 0.003, 0.001, 0.001
-QUICK_IMAGES = 40
+QUICK_IMAGES = 20
 
 FloatArray = NDArray[np.float32]
 Predict = Callable[[FloatArray], FloatArray]
@@ -226,7 +226,7 @@ def run(*, quick: bool, console: Console) -> list[str]:
 def main() -> int:
     """Run the benchmark; 0 where the claim holds, 1 where it fails, 2 where it cannot be run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one network, 40 images, equality only; within a minute")
+    parser.add_argument("--quick", action="store_true", help="one network, 20 images, equality only; within a minute")
     arguments = parser.parse_args()
     console = Console()
     try:
