@@ -160,7 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ratios = np.array(values) / np.array(theirs[key])
         low, ratio, high = np.percentile(ratios, [25, 50, 75])
         runtime, tool = key
-        holds[runtime] = holds.get(runtime, False) or LOW <= ratio <= HIGH
+        holds[runtime] = holds.get(runtime, True) and LOW <= ratio <= HIGH
         medians = f"{np.median(values):9.3f} {np.median(theirs[key]):9.3f}"
         print(f"{runtime:12} {tool:18} {medians} {ratio:7.3f}   {low:.3f} to {high:.3f}")
     good = all(holds.values())
