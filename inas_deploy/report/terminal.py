@@ -51,7 +51,8 @@ def profile_view(measurement: Measurement) -> RenderableType:
         return Group()
     title = Rule(_label(measurement), align="left", style="dim")
     lines = [Text(text.profile_sentence(profile)), *(Text(f"- {text.sentence(note)}") for note in profile.notes)]
-    return Group(title, module_table(profile), Text(), op_table(profile), Text(), *lines)
+    tables = [module_table(profile), Text(), op_table(profile), Text()] if profile.ops else []
+    return Group(title, *tables, *lines)
 
 
 def op_table(profile: OpProfile, top: int = 8) -> RenderableType:

@@ -10,6 +10,8 @@ import numpy as np
 
 from targets.records import OpProfile, OpTime
 
+RESIDUAL_LIMIT = 0.05
+
 
 def fastest_tenth(values: Sequence[float]) -> list[int]:
     """Positions of the fastest tenth, at least three where there are as many.
@@ -26,6 +28,23 @@ def fastest_tenth(values: Sequence[float]) -> list[int]:
 def fastest_mean(values: Sequence[float]) -> float:
     """Mean of the fastest tenth, in the unit of the values."""
     return float(np.mean(np.asarray(values)[fastest_tenth(values)]))
+
+
+def warnings(residual: float, total_us: float) -> list[str]:
+    """What a reader of a profile must be warned of, one sentence each.
+
+    Args:
+        residual: Signed share by which the operations miss the unprofiled time.
+        total_us: Time seen in all operations.
+    """
+    if total_us <= 0:
+        return ["Every operation is too short for the profiler's clock of whole microseconds, so none has a share."]
+    if abs(residual) > RESIDUAL_LIMIT:
+        return [
+            f"The operations sum to {residual:+.1%} against the unprofiled time, beyond {RESIDUAL_LIMIT:.0%}: read the "
+            "shares with care, and profile again on an idle host or with a larger model."
+        ]
+    return []
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ def finished(
 
     Args:
         runtime: Runtime name.
-        rows: Operations in execution order, at least one with a positive time.
+        rows: Operations in execution order; where none has a positive time, all shares are 0.
         runs: Profiled inferences behind each figure.
         unprofiled_us: Inference without profiling.
         profiled_us: Inference with profiling.
@@ -78,19 +97,21 @@ def finished(
     sum_us = sum(row.corrected_us for row in rows)
     times = [max(0.0, row.corrected_us) for row in rows]
     total = sum(times)
+    unit = 1 / total if total > 0 else 0.0
     ops = tuple(
         OpTime(
             name=row.name,
             op_type=row.op_type,
             kernel=row.kernel,
-            latency_us=time / total * unprofiled_us,
-            share=time / total,
+            latency_us=time * unit * unprofiled_us,
+            share=time * unit,
             source_nodes=row.joined.source_nodes,
             module=row.joined.module,
             kind=row.joined.kind,
         )
         for row, time in zip(rows, times, strict=True)
     )
+    residual = (sum_us - unprofiled_us) / unprofiled_us
     return OpProfile(
         runtime=runtime,
         ops=ops,
@@ -98,8 +119,8 @@ def finished(
         unprofiled_us=unprofiled_us,
         profiled_us=profiled_us,
         sum_us=sum_us,
-        residual_share=(sum_us - unprofiled_us) / unprofiled_us,
+        residual_share=residual,
         attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),
         layout_share=min(1.0, sum(op.share for op in ops if op.kind == "layout")),
-        notes=tuple(notes),
+        notes=(*notes, *warnings(residual, total)),
     )

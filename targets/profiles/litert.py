@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import UnknownLayout
+from targets.profiles.assemble import Joined, Row, finished
 from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel, Port
 from targets.profiles.litert_events import BUILTIN_OP, DELEGATE_OP, Event
 from targets.profiles.tflite_modules import ModuleNames, module_of
-from targets.records import Artifact, OpProfile, OpTime, RunSettings, TensorSpec
+from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.base import seeded_inputs
 from targets.runtimes.tflite import TFLiteModel, checked_delegate, delegated_ops
 from targets.tflite_files import TfliteFile
@@ -24,7 +25,6 @@ from targets.tflite_schema import LAYOUT_OPERATORS
 _BLOCK = 4
 _MIN_BLOCKS = 3
 _MAX_BLOCKS = 2000
-_RESIDUAL_LIMIT = 0.05
 # XNNPACK cuts each duration to whole microseconds: half of one is missing on average.
 _CUT_US = 0.5
 
@@ -195,45 +195,32 @@ def _partitions(events: tuple[Event, ...]) -> list[list[int]]:
 def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile, names: ModuleNames) -> OpProfile:
     cut = np.array([_CUT_US if event.kind == DELEGATE_OP else 0.0 for event in timing.events])
     elapsed = timing.elapsed_us + np.where(timing.elapsed_us >= _CUT_US, cut, 0.0)
-    sum_us = float(elapsed.sum())
-    scale = timing.unprofiled_us / sum_us if sum_us else 0.0
-    ops = tuple(
-        _op_time(event, entry, float(spent), scale, sum_us, file, names)
+    rows = [
+        _row(event, entry, float(spent), file, names)
         for event, entry, spent in zip(timing.events, aligned, elapsed, strict=True)
-    )
-    residual = (sum_us - timing.unprofiled_us) / timing.unprofiled_us
-    return OpProfile(
-        runtime="tflite",
-        ops=ops,
+    ]
+    return finished(
+        "tflite",
+        rows,
         runs=timing.runs,
         unprofiled_us=timing.unprofiled_us,
         profiled_us=timing.profiled_us,
-        sum_us=sum_us,
-        residual_share=residual,
-        attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),
-        layout_share=min(1.0, sum(op.share for op in ops if op.kind == "layout")),
-        notes=tuple(_notes(timing, ops, file, names, residual)),
+        notes=_notes(timing, [row.joined for row in rows], file, names),
     )
 
 
-def _op_time(
-    event: Event, entry: Aligned, spent_us: float, scale: float, sum_us: float, file: TfliteFile, names: ModuleNames
-) -> OpTime:
+def _row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile, names: ModuleNames) -> Row:
     delegated = event.kind == DELEGATE_OP
     op_type, kernel = split_tag(event.tag) if delegated else (event.tag, "builtin")
     op = entry.op
     layout = op is not None and op.op_type in LAYOUT_OPERATORS and _at_boundary(op.inputs, op.outputs, file)
     sources = sorted(((op,) if op else ()) + entry.absorbed, key=lambda source: source.index)
-    return OpTime(
-        name=f"{'xnnpack' if delegated else 'node'}:{event.node}:{event.tag}",
-        op_type=op_type,
-        kernel=kernel,
-        latency_us=spent_us * scale,
-        share=spent_us / sum_us if sum_us else 0.0,
+    joined = Joined(
         source_nodes=tuple(f"{source.op_type}:{source.index}" for source in sources),
         module=_module(entry, file, names),
         kind="layout" if layout else "compute",
     )
+    return Row(f"{'xnnpack' if delegated else 'node'}:{event.node}:{event.tag}", op_type, kernel, spent_us, joined)
 
 
 def _module(entry: Aligned, file: TfliteFile, names: ModuleNames) -> str | None:
@@ -246,9 +233,7 @@ def _at_boundary(inputs: tuple[int, ...], outputs: tuple[int, ...], file: Tflite
     return inputs[0] in file.input_tensors or bool(set(outputs) & set(file.output_tensors))
 
 
-def _notes(
-    timing: _Timing, ops: tuple[OpTime, ...], file: TfliteFile, names: ModuleNames, residual: float
-) -> list[str]:
+def _notes(timing: _Timing, ops: Sequence[Joined], file: TfliteFile, names: ModuleNames) -> list[str]:
     notes = [
         "Unprofiled inferences ran on the plain interpreter, which is what sessions time; profiled ones on a second "
         "copy of the model.",
@@ -267,9 +252,4 @@ def _notes(
         )
     if file.output_tensors and any(op.module == "" for op in ops):
         notes.append("Operators that write an output carry the output's name and count for the top module.")
-    if abs(residual) > _RESIDUAL_LIMIT:
-        notes.append(
-            f"The operators sum to {residual:+.1%} of the unprofiled time, beyond {_RESIDUAL_LIMIT:.0%}: read the "
-            "shares with care, and profile again on an idle host."
-        )
     return notes

@@ -111,8 +111,8 @@ def parse_openvino_counters(text: str) -> tuple[Counter, ...]:
 def read_counters(rows: Sequence[object]) -> tuple[Counter, ...]:
     """Check rows (errors as above)."""
     counters = tuple(map(_checked_row, rows))
-    if not any(counter.executed for counter in counters):
-        _refuse("no node was executed", list(rows)[:3])
+    if not counters:
+        _refuse("there are none", [])
     names = [counter.name for counter in counters]
     if len(set(names)) < len(names):
         _refuse("two nodes share a name", sorted(name for name in names if names.count(name) > 1))
