@@ -123,7 +123,7 @@ def perform(job: Job) -> Answer:
             return Answer(session=time_session(job))
         if job.task == "profile":
             runtime = get_runtime(job.settings.runtime)
-            return Answer(profile=runtime.profile(job.artifact, job.settings, seconds=job.seconds, source=None))
+            return Answer(profile=runtime.profile(job.artifact, job.settings, seconds=job.seconds))
         _infer(job)
     except KitError as error:
         kind = FailureKind.BAD_ARTIFACT if isinstance(error, InvalidModel) else FailureKind.TOOL_ERROR

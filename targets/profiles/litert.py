@@ -15,7 +15,7 @@ from targets.profiles.assemble import Joined, Row, finished
 from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel, Port
 from targets.profiles.litert_events import BUILTIN_OP, DELEGATE_OP, Event
-from targets.profiles.tflite_modules import ModuleNames, module_of
+from targets.profiles.tflite_modules import module_of
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.base import seeded_inputs
 from targets.runtimes.tflite import TFLiteModel, checked_delegate, delegated_ops
@@ -40,9 +40,7 @@ class _Timing:
     runs: int
 
 
-def profile_tflite(
-    model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None
-) -> OpProfile:
+def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
     """Time each operator, interleaved with unprofiled inferences of the very interpreter that sessions time.
 
     Profiled inferences run on a second copy of the model (LiteRT's compiled model, same threads, same kernels).
@@ -54,7 +52,6 @@ def profile_tflite(
         artifact: The file.
         settings: The settings of the timed sessions.
         seconds: Time budget of the timed part.
-        source: ONNX file of the same network, for full module paths; ``None`` takes them from the file alone.
 
     Returns:
         The profile; operators in execution order.
@@ -62,10 +59,8 @@ def profile_tflite(
     Raises:
         UnknownLayout: If the installed LiteRT is another version, or its events do not make sense.
         UsageError: If a setting is not possible.
-        InvalidModel: If ``source`` cannot be read.
     """
     delegate = checked_delegate(settings)
-    names = ModuleNames.of_onnx(source) if source is not None and source.suffix == ".onnx" else ModuleNames()
     inputs, outputs = _ports(model.file)
     with LiteRtModel(
         Path(artifact.path),
@@ -80,7 +75,7 @@ def profile_tflite(
         timing = _time(model.run, compiled.profiled_run, seconds)
         _same_outputs(model, compiled)
     aligned = _join(timing.events, model)
-    return _report(timing, aligned, model.file, names)
+    return _report(timing, aligned, model.file)
 
 
 def _ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
@@ -192,11 +187,11 @@ def _partitions(events: tuple[Event, ...]) -> list[list[int]]:
     return runs
 
 
-def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile, names: ModuleNames) -> OpProfile:
+def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile) -> OpProfile:
     cut = np.array([_CUT_US if event.kind == DELEGATE_OP else 0.0 for event in timing.events])
     elapsed = timing.elapsed_us + np.where(timing.elapsed_us >= _CUT_US, cut, 0.0)
     rows = [
-        _row(event, entry, float(spent), file, names)
+        _row(event, entry, float(spent), file)
         for event, entry, spent in zip(timing.events, aligned, elapsed, strict=True)
     ]
     return finished(
@@ -205,11 +200,11 @@ def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile, names: Mo
         runs=timing.runs,
         unprofiled_us=timing.unprofiled_us,
         profiled_us=timing.profiled_us,
-        notes=_notes(timing, [row.joined for row in rows], file, names),
+        notes=_notes(timing, [row.joined for row in rows], file),
     )
 
 
-def _row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile, names: ModuleNames) -> Row:
+def _row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile) -> Row:
     delegated = event.kind == DELEGATE_OP
     op_type, kernel = split_tag(event.tag) if delegated else (event.tag, "builtin")
     op = entry.op
@@ -217,15 +212,15 @@ def _row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile, names:
     sources = sorted(((op,) if op else ()) + entry.absorbed, key=lambda source: source.index)
     joined = Joined(
         source_nodes=tuple(f"{source.op_type}:{source.index}" for source in sources),
-        module=_module(entry, file, names),
+        module=_module(entry, file),
         kind="layout" if layout else "compute",
     )
     return Row(f"{'xnnpack' if delegated else 'node'}:{event.node}:{event.tag}", op_type, kernel, spent_us, joined)
 
 
-def _module(entry: Aligned, file: TfliteFile, names: ModuleNames) -> str | None:
+def _module(entry: Aligned, file: TfliteFile) -> str | None:
     """The module of the operator, or the one that all its candidates come from."""
-    found = {module_of(op, file, names) for op in ((entry.op,) if entry.op else entry.candidates)}
+    found = {module_of(op, file) for op in ((entry.op,) if entry.op else entry.candidates)}
     return found.pop() if len(found) == 1 else None
 
 
@@ -233,7 +228,7 @@ def _at_boundary(inputs: tuple[int, ...], outputs: tuple[int, ...], file: Tflite
     return inputs[0] in file.input_tensors or bool(set(outputs) & set(file.output_tensors))
 
 
-def _notes(timing: _Timing, ops: Sequence[Joined], file: TfliteFile, names: ModuleNames) -> list[str]:
+def _notes(timing: _Timing, ops: Sequence[Joined], file: TfliteFile) -> list[str]:
     notes = [
         "Unprofiled inferences ran on the plain interpreter, which is what sessions time; profiled ones on a second "
         "copy of the model.",
@@ -245,11 +240,8 @@ def _notes(timing: _Timing, ops: Sequence[Joined], file: TfliteFile, names: Modu
     unplaced = sum(1 for op in ops if not op.source_nodes)
     if unplaced:
         notes.append(f"{unplaced} of {len(ops)} operators could not be traced to operators of the file.")
-    if any(op.module is not None for op in ops) and not names:
-        notes.append(
-            "Module paths come from the tensor names, which leave out containers (blocks.0 reads 0); an ONNX file of "
-            "the same network gives full paths."
-        )
+    if any(op.module is not None for op in ops):
+        notes.append("Module paths come from the tensor names, which leave out containers (blocks.0 reads 0).")
     if file.output_tensors and any(op.module == "" for op in ops):
         notes.append("Operators that write an output carry the output's name and count for the top module.")
     return notes

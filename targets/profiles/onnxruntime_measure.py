@@ -76,9 +76,7 @@ def _check_unit(totals_us: Sequence[int], wall_us: Sequence[float]) -> None:
         )
 
 
-def profile_onnxruntime(
-    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path
-) -> OpProfile:
+def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
     """Measure per-op times of an ONNX file and join them to modules.
 
     Args:
@@ -86,14 +84,13 @@ def profile_onnxruntime(
         artifact: Its description.
         settings: As for the timed sessions.
         seconds: Time budget of the interleaved part.
-        source: ONNX file with the module names.
 
     Raises:
         InvalidModel: If a file is refused.
         UsageError: If a setting is not possible.
         UnknownLayout: If the profile has a layout the parser does not know.
     """
-    index = ModuleIndex.from_onnx(source)
+    index = ModuleIndex.from_onnx(path)
     with tempfile.TemporaryDirectory(prefix="inas-profile-") as name:
         folder = Path(name)
         model = _Pair(path, artifact, settings, folder, "model")

@@ -72,9 +72,7 @@ class _Bench:
         return compiled_model, bound(self._openvino, self._core, compiled_model, self._artifact)
 
 
-def profile_openvino(
-    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path
-) -> OpProfile:
+def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
     """Measure per-op times of an ONNX file and join them to modules.
 
     Args:
@@ -82,14 +80,13 @@ def profile_openvino(
         artifact: Its description.
         settings: As for the timed sessions.
         seconds: Time budget of the interleaved part, compiling included.
-        source: ONNX file with the module names.
 
     Raises:
         InvalidModel: If a file is refused.
         UsageError: If a setting is not possible.
         UnknownLayout: If the counters have a layout the reader does not know.
     """
-    index = ModuleIndex.from_onnx(source)
+    index = ModuleIndex.from_onnx(path)
     bench = _Bench(path, artifact, settings)
     aliases = read_model_aliases(bench.model, index)
     chunks, graph = _chunks(bench, seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -58,14 +57,13 @@ class Runtime(Protocol):
             UsageError: If a setting is not possible on this host.
         """
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None) -> OpProfile:
+    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
         """Measure per-op times, interleaved with unprofiled runs, joined to modules.
 
         Args:
             artifact: What to profile.
             settings: The same settings as the timed sessions.
             seconds: Time budget for the timed part.
-            source: The ONNX file (or TFLite file) that carries module names, where there is one.
 
         Raises:
             UnknownLayout: If the tool's output has a layout no parser knows.

@@ -225,7 +225,7 @@ class OnnxRuntime:
         path = check_artifact(artifact, self.formats, self.name)
         return bound(open_session(path, session_options(settings)), artifact)
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None) -> OpProfile:
+    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
         """Per-op times; see :func:`targets.profiles.onnxruntime_measure.profile_onnxruntime`.
 
         Raises:
@@ -236,4 +236,4 @@ class OnnxRuntime:
         from targets.profiles.onnxruntime_measure import profile_onnxruntime  # loading for timing needs no profiler
 
         path = check_artifact(artifact, self.formats, self.name)
-        return profile_onnxruntime(path, artifact, settings, seconds=seconds, source=source or path)
+        return profile_onnxruntime(path, artifact, settings, seconds=seconds)

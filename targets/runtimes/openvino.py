@@ -253,7 +253,7 @@ class OpenVINORuntime:
             )
         return loaded
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None) -> OpProfile:
+    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
         """Per-op times; see :func:`targets.profiles.openvino_measure.profile_openvino`.
 
         Raises:
@@ -264,4 +264,4 @@ class OpenVINORuntime:
         from targets.profiles.openvino_measure import profile_openvino  # loading for timing needs no profiler
 
         path = check_artifact(artifact, self.formats, self.name)
-        return profile_openvino(path, artifact, settings, seconds=seconds, source=source or path)
+        return profile_openvino(path, artifact, settings, seconds=seconds)

@@ -114,7 +114,7 @@ class TFLiteRuntime:
         model.feed(seeded_inputs(artifact.model_copy(update={"inputs": file.inputs})))
         return model
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float, source: Path | None) -> OpProfile:
+    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
         """Per-op times through LiteRT's profiler; see :func:`targets.profiles.litert.profile_tflite`.
 
         Raises:
@@ -124,7 +124,7 @@ class TFLiteRuntime:
         """
         from targets.profiles.litert import profile_tflite
 
-        return profile_tflite(self.load(artifact, settings), artifact, settings, seconds=seconds, source=source)
+        return profile_tflite(self.load(artifact, settings), artifact, settings, seconds=seconds)
 
 
 def interpreter_distribution() -> str:

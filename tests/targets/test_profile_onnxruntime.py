@@ -231,7 +231,7 @@ def test_profile_of_a_real_run_adds_up_and_is_attributed(tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     file = save(tiny_model(), tmp_path / "tiny.onnx")
     chosen = RunSettings(runtime="onnxruntime", options={"graph_optimization": level})
-    profile = OnnxRuntime().profile(artifact_of(file), chosen, seconds=0.2, source=None)
+    profile = OnnxRuntime().profile(artifact_of(file), chosen, seconds=0.2)
     assert profile.attributed_share == pytest.approx(1.0)
     assert sum(op.latency_us for op in profile.ops) == pytest.approx(profile.unprofiled_us)
     assert sum(op.share for op in profile.ops) == pytest.approx(1.0)
@@ -246,6 +246,6 @@ def test_profile_of_a_real_run_adds_up_and_is_attributed(tmp_path, monkeypatch, 
 
 def test_a_branch_is_counted_once_and_nameless_nodes_are_joined(tmp_path):
     file = save(if_model(), tmp_path / "if.onnx")
-    profile = OnnxRuntime().profile(artifact_of(file), RunSettings(runtime="onnxruntime"), seconds=0.1, source=None)
+    profile = OnnxRuntime().profile(artifact_of(file), RunSettings(runtime="onnxruntime"), seconds=0.1)
     assert [op.op_type for op in profile.ops] == ["ReduceSum", "Less", "If", "Neg"]
     assert all(op.module is not None for op in profile.ops)

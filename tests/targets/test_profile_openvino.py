@@ -129,7 +129,7 @@ def test_damaged_counters_are_refused_or_whole(start, length, inserted):
 def test_profile_of_a_real_run_adds_up_and_is_attributed(tmp_path):
     file = save(tiny_model(), tmp_path / "tiny.onnx")
     runtime = get_runtime("openvino")
-    profile = runtime.profile(artifact_of(file), RunSettings(runtime="openvino"), seconds=0.3, source=None)
+    profile = runtime.profile(artifact_of(file), RunSettings(runtime="openvino"), seconds=0.3)
     assert profile.attributed_share == pytest.approx(1.0)
     assert sum(op.latency_us for op in profile.ops) == pytest.approx(profile.unprofiled_us)
     assert profile.residual_share == pytest.approx(profile.sum_us / profile.unprofiled_us - 1)

@@ -148,7 +148,7 @@ def test_native_notes_reach_neither_stream():
         "artifact = tflite_artifact(sys.argv[1])\n"
         "settings = RunSettings(runtime='tflite')\n"
         "TFLiteRuntime().load(artifact, settings).run()\n"
-        "TFLiteRuntime().profile(artifact, settings, seconds=0.1, source=None)\n"
+        "TFLiteRuntime().profile(artifact, settings, seconds=0.1)\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(TINY)], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
