@@ -20,7 +20,7 @@ from inas_deploy.commands.report import report
 from targets.errors import KitError
 from targets.extras import DISTRIBUTION
 
-EXIT_OK, EXIT_REGRESSION, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_USAGE, EXIT_INTERRUPTED = 0, 2, 130
 
 app = typer.Typer(
     name=DISTRIBUTION,

@@ -57,8 +57,14 @@ def refuse_unlike(a: Variant, b: Variant, *, meant: Sequence[str] = ()) -> None:
 
 
 def _sizes(variant: Variant) -> str:
-    """Input sizes without their order, so that NCHW and NHWC of one size are alike."""
-    return ", ".join("x".join(map(str, sorted(spec.shape))) for spec in variant.artifact.inputs)
+    """Input sizes and types, images as NCHW whatever the artifact's own layout."""
+    words = []
+    for spec in variant.artifact.inputs:
+        shape = spec.shape
+        if variant.artifact.layout == "NHWC" and len(shape) == 4:
+            shape = (shape[0], shape[3], shape[1], shape[2])
+        words.append(f"{'x'.join(map(str, shape))} {spec.dtype}")
+    return ", ".join(words)
 
 
 def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: float = ALPHA) -> Comparison:
@@ -66,7 +72,7 @@ def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: fl
 
     The figure of a session is its p10; a pair is the sessions of one round. The answer is *same*
     where the whole interval lies within the margin, *slower* or *faster* where the paired
-    permutation test rejects at ``alpha``, else *cannot tell*.
+    permutation test rejects at ``alpha`` and the effect is beyond the margin, else *cannot tell*.
 
     Args:
         a: The baseline.
@@ -77,7 +83,7 @@ def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: fl
     Raises:
         UsageError: If the two were not measured in the same rounds, or in too few of them.
     """
-    differences = _log_ratios(a.sessions, b.sessions)
+    differences = _log_ratios(a.sessions, b.sessions, smallest_sample(alpha))
     pairs = len(differences)
     effect, low, high = paired_effect(differences, alpha)
     p_value = paired_permutation_p(differences)
@@ -86,7 +92,7 @@ def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: fl
     answer: Answer = "cannot tell"
     if -limit <= low and high <= limit:
         answer = "same"
-    elif p_value <= alpha:
+    elif p_value <= alpha and abs(effect) > limit:
         answer = "slower" if effect > 0 else "faster"
     more = _more_pairs(effect, spread, pairs, limit, alpha) if answer == "cannot tell" else 0
     detectable = math.expm1(detectable_effect(spread, pairs, alpha))
@@ -108,12 +114,12 @@ def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: fl
     )
 
 
-def _log_ratios(a: Sequence[SessionRecord], b: Sequence[SessionRecord]) -> list[float]:
+def _log_ratios(a: Sequence[SessionRecord], b: Sequence[SessionRecord], fewest: int) -> list[float]:
     if {s.index for s in a} != {s.index for s in b}:
         raise UsageError("A and B were not measured in the same rounds", "Measure them with: inas-deploy compare A B")
-    if len(a) < MIN_PAIRS:
+    if len(a) < fewest:
         raise UsageError(
-            f"{len(a)} pairs of sessions cannot reach the test's level", f"Measure at least {MIN_PAIRS} (--pairs)."
+            f"{len(a)} pairs of sessions cannot reach the test's level", f"Measure at least {fewest} (--pairs)."
         )
     first = {s.index: math.log(session_percentile_ms(s, 10)) for s in a}
     second = {s.index: math.log(session_percentile_ms(s, 10)) for s in b}

@@ -56,6 +56,10 @@ class UnknownLayout(KitError):
     """A tool printed something no parser knows; the offending text is quoted."""
 
 
+class MissingProfile(KitError):
+    """A measurement is whole and its per-op profile could not be taken."""
+
+
 class StoreError(KitError):
     """A result store cannot be read or written."""
 

@@ -27,7 +27,7 @@ def require(module: str, extra: str) -> Any:
     """
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the second: a native library that does not load
         raise MissingExtra(
             f"{module!r} cannot be imported ({error})",
             f"Install it with: pip install '{DISTRIBUTION}[{extra}]'",

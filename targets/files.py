@@ -18,8 +18,10 @@ def write_atomic(path: Path, data: bytes) -> None:
         data: All of it.
 
     Raises:
-        UsageError: If the folder is missing or cannot be written.
+        UsageError: If the folder is missing or cannot be written, or the path is something else than a file.
     """
+    path = path.resolve()  # through a link to the file behind it, which would else be replaced by a plain file
+    _refuse_special(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
@@ -41,6 +43,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _refuse_special(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a folder, device or pipe", "Name a plain file.")
+
+
 def check_writable(path: Path | None) -> None:
     """Refuse an output place before the work is done that would be lost there.
 
@@ -52,8 +59,7 @@ def check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder", "Name a file in it.")
+    _refuse_special(path)
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UsageError(f"cannot write {path}: its folder does not exist", "Make the folder first.")

@@ -19,7 +19,7 @@ class Job(Frozen):
         settings: How to run it.
         index: Position of the session among its variant's.
         seconds: Length of the timed part.
-        min_runs: Fewest timed inferences, however slow the model.
+        min_runs: Fewest timed inferences, unless they would take longer than half a minute.
         input_path: ``.npy`` file of the one input, for ``infer``.
         output_path: ``.npy`` file to write the first output to, for ``infer``.
         parent_pid: The worker ends when this process is gone.

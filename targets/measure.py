@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from targets.environment import capture_environment
+from targets.errors import KitError, UsageError
 from targets.jobs import Job
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Measurement, SessionRecord, Variant
@@ -54,7 +55,7 @@ def measure(
         plan: What to measure.
         store: Where every session goes as soon as it ends.
         transports: Where sessions run, by device name.
-        resume: Go on with the newest unfinished run of an equal plan, if there is one.
+        resume: Go on with the newest unfinished run of an equal plan on this machine, if there is one.
         on_progress: Called after each step.
 
     Returns:
@@ -62,9 +63,13 @@ def measure(
 
     Raises:
         SessionFailed: If a session gave no result; what was measured before is in the store.
-        KitError: If a model or a setting was refused.
+        KitError: If a model or a setting was refused. A profile that fails ends nothing: the measurement
+            says why it is missing.
     """
-    run = (store.unfinished(plan) if resume else None) or store.begin(plan, capture_environment())
+    if len({variant.key for variant in plan.variants}) < len(plan.variants):
+        raise UsageError("two of the variants are the same thing", "Name each model, runtime and device once.")
+    environment = capture_environment()
+    run = (store.unfinished(plan, environment) if resume else None) or store.begin(plan, environment)
     total = len(plan.variants) * (plan.sessions + plan.per_op)
     done = 0
     have = {variant.key: {s.index for s in store.sessions(run.run_id, variant.key)} for variant in plan.variants}
@@ -80,7 +85,7 @@ def measure(
         done += 1
         on_progress(Progress("session", done, total, variant, session))
     for variant in plan.variants if plan.per_op else ():
-        if store.profile(run.run_id, variant.key) is None:
+        if store.profile(run.run_id, variant.key) == (None, ""):
             on_progress(Progress("started", done, total, variant))
             job = Job(
                 task="profile",
@@ -88,7 +93,11 @@ def measure(
                 settings=variant.settings,
                 seconds=plan.profile_seconds,
             )
-            store.save_profile(run.run_id, variant.key, run_profile(transports[variant.device], job))
+            try:
+                profile, failure = run_profile(transports[variant.device], job), ""
+            except KitError as error:
+                profile, failure = None, str(error)
+            store.save_profile(run.run_id, variant.key, profile, failure)
         done += 1
         on_progress(Progress("profile", done, total, variant))
     store.finish(run.run_id)
@@ -103,13 +112,15 @@ def assemble(store: ResultStore, run: StoredRun) -> BenchRun:
         if not sessions:
             continue
         stats = latency_stats(sessions)
+        profile, failure = store.profile(run.run_id, variant.key)
         measurements.append(
             Measurement(
                 variant=variant,
                 sessions=tuple(sessions),
                 stats=stats,
-                verdict=judge(sessions, stats),
-                profile=store.profile(run.run_id, variant.key),
+                verdict=judge(sessions, stats, planned=run.plan.sessions),
+                profile=profile,
+                profile_failure=failure,
             )
         )
     return BenchRun(

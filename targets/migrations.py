@@ -29,7 +29,8 @@ _FIRST = (
     """CREATE TABLE profiles (
         run_id VARCHAR(32) NOT NULL REFERENCES runs (run_id),
         variant_key VARCHAR(64) NOT NULL,
-        record TEXT NOT NULL,
+        record TEXT,
+        failure TEXT,
         PRIMARY KEY (run_id, variant_key))""",
 )
 

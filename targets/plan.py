@@ -23,6 +23,7 @@ class BenchPlan(Frozen):
         per_op: Whether a per-op profile follows the sessions.
         profile_seconds: Timed part of a profile.
         seed: Seed of the order within each round.
+        margin: Relative difference that a comparison counts as the same.
     """
 
     kind: Literal["bench", "compare"] = "bench"
@@ -32,6 +33,7 @@ class BenchPlan(Frozen):
     per_op: bool = True
     profile_seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
     seed: int = 0
+    margin: Annotated[float, Field(gt=0, le=1)] = 0.03
 
     def sha256(self) -> str:
         """Hash over everything that decides the figures; equal plans resume each other."""
@@ -41,16 +43,19 @@ class BenchPlan(Frozen):
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
     def rounds(self) -> list[tuple[int, Variant]]:
-        """Order of all sessions: round by round, every variant once a round, order drawn by seed.
+        """Order of all sessions: round by round, every variant once a round.
 
-        Drawing the order inside each round keeps slow drift of the host, and any effect of who
-        goes first, from falling on one variant.
+        Every second round is drawn by seed and the next one runs it backwards, so that slow drift of
+        the host, and any effect of who goes first, falls on all alike.
         """
         order: list[tuple[int, Variant]] = []
         draw = random.Random(self.seed)
+        variants = list(self.variants)
         for index in range(self.sessions):
-            variants = list(self.variants)
-            draw.shuffle(variants)
+            if index % 2:
+                variants.reverse()
+            else:
+                draw.shuffle(variants)
             order.extend((index, variant) for variant in variants)
         return order
 

@@ -139,7 +139,7 @@ class SessionRecord(Frozen):
     load_ms: float
     first_inference_ms: float
     warmup_ns: tuple[int, ...]
-    samples_ns: Annotated[tuple[int, ...], Field(min_length=1)]
+    samples_ns: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
     steady: bool
     peak_rss_mb: float
     cpu_per_wall: float
@@ -160,7 +160,7 @@ class LatencyStats(Frozen):
         p99_ms: 99th percentile.
         p10_low_ms: Lower end of the 95 % interval of p10 over sessions.
         p10_high_ms: Upper end of it.
-        p10_spread: Relative spread of p10 between sessions (standard deviation over mean).
+        p10_spread: Relative spread of p10 between sessions (standard deviation of its logarithm).
         sessions: Number of sessions.
         samples: Number of timed inferences in all.
     """
@@ -276,6 +276,7 @@ class Measurement(Frozen):
         stats: Derived from the sessions, never stored apart from them.
         verdict: How far to trust it.
         profile: Per-op times where they were asked for.
+        profile_failure: Why there are none although they were asked for; empty otherwise.
     """
 
     variant: Variant
@@ -283,6 +284,7 @@ class Measurement(Frozen):
     stats: LatencyStats
     verdict: Verdict
     profile: OpProfile | None = None
+    profile_failure: str = ""
 
 
 class Environment(Frozen):

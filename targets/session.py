@@ -20,7 +20,7 @@ from targets.records import Artifact, OpProfile, RunSettings, SessionRecord
 from targets.transports.base import Completed, Transport
 
 _RETRIES = 1
-_GRACE_S = 120.0  # loading, compiling and warming up a large model on a loaded host
+_GRACE_S = 240.0  # loading, compiling and warming up a large model on a loaded host
 
 
 def run_session(transport: Transport, job: Job) -> SessionRecord:

@@ -21,6 +21,7 @@ _T975 = (
     2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423,
 )  # fmt: skip
 POWER = 0.8
+_MEDIAN_ERROR = math.sqrt(math.pi / 2)
 _EFFICIENCY = 3 / math.pi  # of the signed-rank test against the t test, for normal noise
 
 
@@ -33,8 +34,9 @@ def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
     """Order statistics over sessions.
 
     Each figure is the median over sessions of the session's own figure. The interval of p10 is
-    Student's t on the logarithm of the session p10s, laid around their median; with one session
-    it is that session's own value.
+    Student's t on the logarithm of the session p10s, laid around their median and widened by the
+    median's larger standard error (at most ``sqrt(pi / 2)`` of the mean's); with one session it is
+    that session's own value.
 
     Args:
         sessions: At least one session of the same variant.
@@ -43,7 +45,7 @@ def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
     low_ms, p10_ms, p50_ms, p90_ms, p99_ms = (float(v) for v in np.median(quantiles, axis=0))
     logs = np.log(quantiles[:, 1])
     spread = float(np.std(logs, ddof=1)) if len(sessions) > 1 else 0.0
-    half = t975(len(sessions) - 1) * spread / math.sqrt(len(sessions)) if len(sessions) > 1 else 0.0
+    half = t975(len(sessions) - 1) * spread * _MEDIAN_ERROR / math.sqrt(len(sessions)) if len(sessions) > 1 else 0.0
     return LatencyStats(
         min_ms=low_ms,
         p10_ms=p10_ms,

@@ -11,6 +11,7 @@ import numpy as np
 
 _WINDOW_SECONDS = 0.05
 _WINDOW_RUNS = (5, 200)
+_LONGEST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def warm_up(run: Callable[[], None], *, min_seconds: float = 0.2, max_seconds: f
     Args:
         run: One inference.
         min_seconds: Shortest warm-up; lazy work of a runtime often shows only after some runs.
-        max_seconds: Deadline; a model so slow that no window fits ends here, not steady.
+        max_seconds: Deadline. Where the first inference shows a slow model, it moves so that two windows
+            fit, up to a minute; a model slower than that ends here, not steady.
     """
     samples_ns: list[int] = []
     start = time.perf_counter()
@@ -62,6 +64,8 @@ def warm_up(run: Callable[[], None], *, min_seconds: float = 0.2, max_seconds: f
         begin = time.perf_counter_ns()
         run()
         samples_ns.append(time.perf_counter_ns() - begin)
+        if len(samples_ns) == 1:
+            max_seconds = max(max_seconds, min(_LONGEST_S, 2.4 * _WINDOW_RUNS[0] * samples_ns[0] / 1e9))
         elapsed_s = time.perf_counter() - start
         if elapsed_s >= min_seconds and is_steady(samples_ns):
             return WarmUp(tuple(samples_ns), steady=True)

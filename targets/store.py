@@ -44,7 +44,9 @@ _sessions = sa.Table(
     *(sa.Column(n, sa.Text) for n in ("session_id", "run_id", "variant_key", "record")),
     sa.Column("position", sa.Integer),
 )
-_profiles = sa.Table("profiles", _tables, *(sa.Column(n, sa.Text) for n in ("run_id", "variant_key", "record")))
+_profiles = sa.Table(
+    "profiles", _tables, *(sa.Column(n, sa.Text) for n in ("run_id", "variant_key", "record", "failure"))
+)
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,14 @@ class ResultStore:
         if there and _schema.name not in there:
             raise StoreError(f"store {self.place} is a database of something else", "Name another file.")
         version = connection.execute(sa.select(_schema.c.version)).scalar_one() if there else 0
+        if not isinstance(version, int) or version < 0:
+            raise StoreError(f"store {self.place} has the schema version {version!r}", "Use another --store.")
         if version > SCHEMA_VERSION:
             raise StoreError(
                 f"store {self.place} has schema {version} and this version of the kit knows up to {SCHEMA_VERSION}",
                 "Upgrade inas-deploy, or use another --store.",
             )
-        return int(version)
+        return version
 
     def begin(self, plan: BenchPlan, environment: Environment) -> StoredRun:
         """Write down a new run."""
@@ -171,12 +175,13 @@ class ResultStore:
             )
         return run
 
-    def unfinished(self, plan: BenchPlan) -> StoredRun | None:
-        """Newest run of an equal plan that was not finished."""
+    def unfinished(self, plan: BenchPlan, environment: Environment) -> StoredRun | None:
+        """Newest run of an equal plan that was begun on an equal machine and not finished."""
         with self._transaction() as connection:
             query = sa.select(_runs).where(_runs.c.plan_sha256 == plan.sha256(), _runs.c.finished_at.is_(None))
-            row = connection.execute(query.order_by(_runs.c.created_at.desc())).mappings().first()
-        return None if row is None else self._run_of(row)
+            rows = connection.execute(query.order_by(_runs.c.created_at.desc())).mappings().all()
+        runs = (self._run_of(row) for row in rows)
+        return next((run for run in runs if run.environment == environment), None)
 
     def runs(self) -> list[StoredRun]:
         """All runs, oldest first."""
@@ -220,20 +225,21 @@ class ResultStore:
             records = connection.execute(query.order_by(_sessions.c.position)).scalars().all()
         return [self._parsed(SessionRecord, record) for record in records]
 
-    def save_profile(self, run_id: str, variant_key: str, profile: OpProfile) -> None:
-        """Add a variant's per-op profile."""
+    def save_profile(self, run_id: str, variant_key: str, profile: OpProfile | None, failure: str = "") -> None:
+        """Add a variant's per-op profile, or why there is none."""
         with self._transaction(write=True) as connection:
-            values = {"run_id": run_id, "variant_key": variant_key, "record": profile.model_dump_json()}
+            record = profile.model_dump_json() if profile else None
+            values = {"run_id": run_id, "variant_key": variant_key, "record": record, "failure": failure}
             connection.execute(sa.insert(_profiles).values(values))
 
-    def profile(self, run_id: str, variant_key: str) -> OpProfile | None:
-        """A variant's per-op profile, if one was taken."""
-        query = sa.select(_profiles.c.record).where(
-            _profiles.c.run_id == run_id, _profiles.c.variant_key == variant_key
-        )
+    def profile(self, run_id: str, variant_key: str) -> tuple[OpProfile | None, str]:
+        """A variant's per-op profile if one was taken, and why there is none if that was tried."""
+        query = sa.select(_profiles).where(_profiles.c.run_id == run_id, _profiles.c.variant_key == variant_key)
         with self._transaction() as connection:
-            record = connection.execute(query).scalar_one_or_none()
-        return None if record is None else self._parsed(OpProfile, record)
+            row = connection.execute(query).mappings().first()
+        if row is None or row["record"] is None:
+            return None, row["failure"] if row else ""
+        return self._parsed(OpProfile, row["record"]), ""
 
     def finish(self, run_id: str) -> None:
         """Mark a run as complete; it will not be resumed."""
@@ -242,9 +248,14 @@ class ResultStore:
             connection.execute(statement.values(finished_at=datetime.now(UTC).isoformat()))
 
     def _run_of(self, row: sa.RowMapping) -> StoredRun:
+        try:
+            created_at = datetime.fromisoformat(row["created_at"])
+        except (TypeError, ValueError) as error:
+            what = f"store {self.place}: run {row['run_id']} has no readable start ({error})"
+            raise StoreError(what, "The file was changed by something else; use another --store.") from error
         return StoredRun(
-            run_id=row["run_id"],
-            created_at=datetime.fromisoformat(row["created_at"]),
+            run_id=str(row["run_id"]),
+            created_at=created_at,
             finished=row["finished_at"] is not None,
             plan=self._parsed(BenchPlan, row["plan"]),
             environment=self._parsed(Environment, row["environment"]),

@@ -17,6 +17,7 @@ MAX_SPREAD = 0.03
 MAX_DRIFT = 0.03
 MAX_CLOCK_CHANGE = 0.05
 MAX_MODE_RATIO = 1.3
+MIN_CPU_PER_WALL = 0.9
 
 _Finding = tuple[str, str]
 
@@ -48,6 +49,10 @@ def _host(sessions: Sequence[SessionRecord]) -> list[_Finding]:
     if steal is not None and steal > MAX_STEAL:
         text = f"host contention: the hypervisor took {steal:.1%} of a core away (steal)"
         found.append((text, "measure on a machine that is not shared"))
+    own = _median([s.cpu_per_wall for s in sessions])
+    if own is not None and sessions[0].settings.threads == 1 and own < MIN_CPU_PER_WALL:
+        text = f"host contention: the session had a core for only {own:.0%} of the time"
+        found.append((text, "stop other work on this machine, or lift the CPU quota it runs under"))
     for session in sessions:
         before, after = session.host.clock_mhz_before, session.host.clock_mhz_after
         if before and after and abs(after / before - 1) > MAX_CLOCK_CHANGE:
@@ -77,22 +82,28 @@ def _stability(sessions: Sequence[SessionRecord], stats: LatencyStats) -> list[_
         medians = [session_percentile_ms(s, 50) for s in sessions]
         if max(medians) / min(medians) > MAX_MODE_RATIO or stats.p50_ms / stats.p10_ms > MAX_MODE_RATIO:
             threads = sessions[0].settings.threads
-            text = f"two modes: with {threads} threads p50 runs from {min(medians):.3g} to {max(medians):.3g} ms"
+            low, high = min(*medians, stats.p10_ms), max(medians)
+            text = f"two modes: with {threads} threads inferences take from {low:.3g} (p10) to {high:.3g} ms (p50)"
             found.append((text, "measure with one thread (--threads 1), the repeatable figure on a shared host"))
     return found
 
 
-def judge(sessions: Sequence[SessionRecord], stats: LatencyStats) -> Verdict:
+def judge(sessions: Sequence[SessionRecord], stats: LatencyStats, *, planned: int = 0) -> Verdict:
     """Verdict on the sessions of one variant.
 
     Args:
         sessions: The raw sessions, at least one.
         stats: Their statistics.
+        planned: Sessions that were to be measured; fewer make it weak.
 
     Returns:
         ``valid``, or ``weak`` with a reason and an advice for each thing found.
     """
-    found = [*_sample_size(sessions), *_host(sessions), *_stability(sessions, stats)]
+    found = []
+    if len(sessions) < planned:
+        text = f"unfinished: {len(sessions)} of {planned} planned sessions are there"
+        found.append((text, "go on by repeating the command with --resume"))
+    found += [*_sample_size(sessions), *_host(sessions), *_stability(sessions, stats)]
     if not found:
         return Verdict(status="valid")
     advice = dict.fromkeys(text for _, text in found)

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,11 +24,12 @@ from targets.errors import FailureKind, InvalidModel, KitError, SessionFailed, U
 from targets.files import write_atomic
 from targets.host import HostWatch
 from targets.jobs import Answer, Failure, Job
-from targets.records import SessionRecord
+from targets.records import RunSettings, SessionRecord
 from targets.runtimes.registry import get_runtime
 from targets.steady import warm_up
 
 _MAX_RUNS = 200_000
+_LEAST_RUNS, _LONGEST_S = 3, 30.0  # for a model so slow that even the fewest runs take long
 _PR_SET_PDEATHSIG = 1
 
 
@@ -51,6 +53,16 @@ def _pin(cores: tuple[int, ...] | None) -> None:
         raise UsageError(f"cannot pin to cores {list(cores)}: {error.strerror}", "Name cores this host has.") from error
 
 
+def _check_threads(settings: RunSettings, actual: Mapping[str, str]) -> None:
+    """Refuse a figure whose label would name threads that do not run."""
+    really = actual.get("threads", str(settings.threads))
+    if really != str(settings.threads):
+        raise UsageError(
+            f"{settings.runtime} runs {really} threads where {settings.threads} were asked for",
+            f"Ask for {really} (--threads).",
+        )
+
+
 def time_session(job: Job) -> SessionRecord:
     """Load, warm up and time one model in this process.
 
@@ -65,6 +77,7 @@ def time_session(job: Job) -> SessionRecord:
     runtime = get_runtime(job.settings.runtime)
     model = runtime.load(job.artifact, job.settings)
     load_ms = (time.perf_counter() - begin) * 1e3
+    _check_threads(job.settings, model.actual)
     begin = time.perf_counter()
     model.run()
     first_inference_ms = (time.perf_counter() - begin) * 1e3
@@ -74,8 +87,12 @@ def time_session(job: Job) -> SessionRecord:
     samples_ns: list[int] = []
     run, clock = model.run, time.perf_counter_ns
     watch = HostWatch()
-    end = time.perf_counter_ns() + int(job.seconds * 1e9)
-    while (clock() < end or len(samples_ns) < job.min_runs) and len(samples_ns) < _MAX_RUNS:
+    end = clock() + int(job.seconds * 1e9)
+    patience = max(end, clock() + int(_LONGEST_S * 1e9))
+    while len(samples_ns) < _MAX_RUNS:
+        fewest = job.min_runs if clock() < patience else _LEAST_RUNS
+        if clock() >= end and len(samples_ns) >= fewest:
+            break
         start = clock()
         run()
         samples_ns.append(clock() - start)

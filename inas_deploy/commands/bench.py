@@ -30,7 +30,7 @@ from inas_deploy.commands.running import opened, run_plan
 from inas_deploy.report.html import ReportImage, write_html
 from inas_deploy.report.markdown import to_markdown
 from inas_deploy.report.terminal import bench_table, profile_view
-from targets.errors import UsageError
+from targets.errors import MissingProfile, UsageError
 from targets.files import write_atomic
 from targets.inventory import Device, load_inventory
 from targets.plan import BenchPlan
@@ -90,8 +90,11 @@ def bench(
         write_atomic(markdown, to_markdown(run).encode())
     if as_json:
         sys.stdout.write(run.model_dump_json(indent=2) + "\n")
-        return
-    _show(run, [p.sentence for p in pictures], [path for path in (report, markdown) if path is not None], store)
+    else:
+        _show(run, [p.sentence for p in pictures], [path for path in (report, markdown) if path is not None], store)
+    missing = [f"{m.variant.label}: {m.profile_failure}" for m in run.measurements if m.profile_failure]
+    if missing:
+        raise MissingProfile(f"measured, but without a per-op profile: {'; '.join(missing)}", "Or use --no-per-op.")
 
 
 def _variants(
@@ -103,7 +106,7 @@ def _variants(
     shapes: Sequence[str] | None,
 ) -> list[Variant]:
     sources = [load_model(text, shapes) for text in dict.fromkeys(models or [DEFAULT_MODEL])]
-    return [
+    variants = [
         variant_of(
             Choice(source, name, precision or device.precision or Precision.FP32, threads or device.threads or 1),
             device,
@@ -112,6 +115,7 @@ def _variants(
         for source in sources
         for name in dict.fromkeys(runtimes or [device.runtime or DEFAULT_RUNTIME])
     ]
+    return list({variant.key: variant for variant in variants}.values())
 
 
 def _show(run: BenchRun, pictures: Sequence[str], files: Sequence[Path], store: str) -> None:

@@ -66,8 +66,8 @@ def compare(
     """Is B slower than A? Exit code 1 if it is.
 
     The two are measured in alternating sessions and judged by a paired permutation test. The
-    answer is slower or faster with its effect and interval, the same within the margin, or
-    "cannot tell" with the number of sessions that would settle it.
+    answer is slower or faster (shown, and beyond the margin) with its effect and interval, the
+    same within the margin, or "cannot tell" with the number of sessions that would settle it.
 
     [bold]Examples[/bold]
 
@@ -85,9 +85,16 @@ def compare(
         variants = [_variant(role, text, devices[0], threads, shape) for role, text in (("A", a), ("B", b))]
         meant = ["runtime", "precision"] if "@" in a + b else []
         comparing.refuse_unlike(*variants, meant=[*meant, *(["input shape"] if unlike else [])])
-        plan = BenchPlan(kind="compare", variants=tuple(variants), sessions=pairs, seconds=seconds, per_op=False)
+        plan = BenchPlan(
+            kind="compare",
+            variants=tuple(variants),
+            sessions=pairs,
+            seconds=seconds,
+            per_op=False,
+            margin=margin / 100,
+        )
         run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
-    result = comparing.compare(*run.measurements, margin=margin / 100)
+    result = comparing.compare(*run.measurements, margin=plan.margin)
     if report is not None:
         write_html(run, report, comparisons=[result])
     if markdown is not None:
@@ -119,7 +126,7 @@ def split_spec(text: str) -> tuple[str, str | None, Precision | None]:
         UsageError: If the part behind ``@`` is empty or the precision is unknown.
     """
     model, at, rest = text.rpartition("@")
-    if not at:
+    if not at or "/" in rest:
         return text, None, None
     runtime, colon, word = rest.partition(":")
     if not model or not runtime or (colon and not word):

@@ -21,7 +21,6 @@ from targets.onnx_files import parse_shape_option
 from targets.plan import make_variant
 from targets.records import Precision, RunSettings, Variant
 from targets.runtimes.registry import get_runtime
-from targets.store import DEFAULT_STORE
 
 DEFAULT_MODEL = "csnet-x1"
 DEFAULT_RUNTIME = "onnxruntime"
@@ -39,7 +38,6 @@ Shape = Annotated[
 Inventory = Annotated[
     Path | None, typer.Option("--devices", help="Inventory file; ./devices.toml by default, if it is there.")
 ]
-STORE = DEFAULT_STORE
 
 
 @dataclass(frozen=True)

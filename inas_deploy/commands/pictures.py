@@ -40,9 +40,14 @@ def check_pictures(image: Path, out: Path | None, variants: Sequence[Variant]) -
     load_photo(image)
     for variant in variants:
         map_input_size(variant.artifact.inputs, variant.artifact.layout)
-    places = [_place(image, out, variant, alone=len(variants) == 1) for variant in variants]
-    for place in places:
+    base = out or Path(f"{image.stem}-saliency.png")
+    places: list[Path] = []
+    for variant in variants:
+        place = base if len(variants) == 1 else _named(base, variant)
+        if place in places:  # two files of one name in different folders
+            place = place.with_name(f"{place.stem}-{variant.key[:8]}{place.suffix}")
         check_writable(place)
+        places.append(place)
     return places
 
 
@@ -76,10 +81,7 @@ def _infer(variant: Variant, transport: Transport) -> Infer:
     return infer
 
 
-def _place(image: Path, out: Path | None, variant: Variant, *, alone: bool) -> Path:
-    base = out or Path(f"{image.stem}-saliency.png")
-    if alone:
-        return base
-    words = (Path(variant.model).stem, variant.settings.runtime, variant.device)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join(words))
+def _named(base: Path, variant: Variant) -> Path:
+    model = variant.model.removesuffix(".onnx").removesuffix(".tflite")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", "-".join((model, variant.settings.runtime, variant.device)))
     return base.with_name(f"{base.stem}-{name}{base.suffix or '.png'}")

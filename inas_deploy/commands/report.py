@@ -50,7 +50,7 @@ def report(
         raise StoreError(f"run {found.run_id} in {store} holds no finished session", "Go on with --resume.")
     complete = len(shown.measurements) == 2 and {m.stats.sessions for m in shown.measurements} == {found.plan.sessions}
     judged = found.plan.kind == "compare" and complete and found.plan.sessions >= MIN_PAIRS
-    comparisons = [compare(*shown.measurements)] if judged else []
+    comparisons = [compare(*shown.measurements, margin=found.plan.margin)] if judged else []
     if html is not None:
         write_html(shown, html, comparisons=comparisons)
     if markdown is not None:

@@ -94,6 +94,7 @@ def _verdicts(run: BenchRun) -> str:
     for m in run.measurements:
         lines.append(f"- **{escape(m.variant.label)}**: {escape(text.headline(m))}")
         lines += [f"  - Note: {escape(note)}" for note in text.warnings_of(m.variant)]
+        lines += [f"  - No per-op times: {escape(m.profile_failure)}"] if m.profile_failure else []
         lines += [f"  - To do: {escape(text.sentence(advice))}" for advice in m.verdict.advice]
     return "\n".join(lines)
 

@@ -47,9 +47,10 @@ def profile_view(measurement: Measurement) -> RenderableType:
         measurement: With or without a profile.
     """
     profile = measurement.profile
-    if profile is None:
-        return Group()
     title = Rule(_label(measurement), align="left", style="dim")
+    if profile is None:
+        failure = measurement.profile_failure
+        return Group(title, Text(f"no per-op profile: {text.clean(failure)}", style="yellow")) if failure else Group()
     lines = [Text(text.profile_sentence(profile)), *(Text(f"- {text.sentence(note)}") for note in profile.notes)]
     tables = [module_table(profile), Text(), op_table(profile), Text()] if profile.ops else []
     return Group(title, *tables, *lines)

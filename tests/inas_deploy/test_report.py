@@ -15,7 +15,14 @@ from rich.console import Console
 from inas_deploy.report import modules, plots, text
 from inas_deploy.report.html import ReportImage, to_html, write_html
 from inas_deploy.report.markdown import escape, table, to_markdown
-from inas_deploy.report.terminal import bench_table, comparison_panel, interval_line, module_table, op_table
+from inas_deploy.report.terminal import (
+    bench_table,
+    comparison_panel,
+    interval_line,
+    module_table,
+    op_table,
+    profile_view,
+)
 from targets.errors import UsageError
 from targets.records import BenchRun, OpProfile, OpTime
 from targets.statistics import latency_stats
@@ -66,6 +73,16 @@ def printed(renderable, width: int = 80) -> str:
     with console.capture() as capture:
         console.print(renderable)
     return capture.get()
+
+
+def test_why_a_profile_is_missing_is_in_every_report():
+    run = real_run()
+    failed = [m.model_copy(update={"profile": None, "profile_failure": "<b>odd|line"}) for m in run.measurements]
+    broken = run.model_copy(update={"measurements": tuple(failed)})
+    assert "<b>odd|line" in printed(profile_view(broken.measurements[0]))
+    assert "&lt;b&gt;odd|line" in to_html(broken)
+    assert "No per-op times" in to_markdown(broken)
+    assert "<b>" not in to_markdown(broken)
 
 
 def test_page_shows_the_measured_figures():

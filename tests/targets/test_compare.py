@@ -3,6 +3,7 @@ import pytest
 
 from targets.compare import ALPHA, MIN_PAIRS, compare, refuse_unlike
 from targets.errors import UsageError
+from targets.records import TensorSpec
 from tests.targets.making import measurement, variant
 
 DRAW = np.random.default_rng(1)
@@ -17,6 +18,18 @@ def test_three_answers(factor, answer):
     assert result.effect_low <= result.effect <= result.effect_high
     assert result.effect == pytest.approx(factor - 1, abs=0.01)
     assert result.more_pairs == 0
+
+
+def test_a_difference_within_the_margin_never_fails_a_gate():
+    b = BASE * 1.02 * (1 + 0.01 * np.array([1.0, -1.0] * 5))
+    result = compare(measurement(BASE, "A"), measurement(b, "B"), margin=0.03)
+    assert result.answer in {"same", "cannot tell"}
+    assert compare(measurement(BASE, "A"), measurement(b, "B"), margin=0.005).answer == "slower"
+
+
+def test_a_stricter_level_asks_for_more_pairs():
+    with pytest.raises(UsageError, match="at least 11"):
+        compare(measurement(BASE, "A"), measurement(BASE, "B"), alpha=0.001)
 
 
 def test_noise_gives_cannot_tell_with_the_number_that_would_settle_it():
@@ -70,3 +83,15 @@ def test_unlike_settings_are_refused_unless_meant():
     with pytest.raises(UsageError, match="threads"):
         refuse_unlike(a, b, meant=["runtime"])
     refuse_unlike(a, variant("B", runtime="openvino"), meant=["runtime"])
+
+
+def test_sizes_are_compared_as_images_whatever_the_layout():
+    a, b = variant("A"), variant("B")
+
+    def shaped(shape, layout="NCHW"):
+        spec = TensorSpec(name="x", shape=shape)
+        return b.model_copy(update={"artifact": b.artifact.model_copy(update={"inputs": (spec,), "layout": layout})})
+
+    refuse_unlike(a, shaped((1, 32, 32, 3), "NHWC"))
+    with pytest.raises(UsageError, match="input shape"):
+        refuse_unlike(shaped((1, 3, 32, 64)), shaped((1, 3, 64, 32)))

@@ -15,6 +15,13 @@ def test_every_round_holds_every_variant_once():
         assert round_keys == {v.key for v in VARIANTS}
 
 
+def test_two_variants_go_first_equally_often():
+    pair = BenchPlan(variants=VARIANTS[:2], sessions=10, seconds=0.1)
+    for seed in range(20):
+        order = pair.model_copy(update={"seed": seed}).rounds()
+        assert Counter(v.key for _, v in order[::2]) == {v.key: 5 for v in VARIANTS[:2]}
+
+
 def test_no_variant_always_goes_first():
     firsts = Counter(v.key for position, (_, v) in enumerate(PLAN.rounds()) if position % 3 == 0)
     assert len(firsts) == 3

@@ -97,6 +97,13 @@ def test_a_refusal_comes_back_as_the_error_it_was(artifact, transport, tmp_path)
         run_session(transport, job(artifact, settings=SETTINGS.model_copy(update={"precision": Precision.FP16})))
 
 
+def test_threads_that_do_not_run_are_not_claimed(artifact, transport):
+    pytest.importorskip("openvino", reason="openvino is not installed")
+    settings = RunSettings(runtime="openvino", threads=512)
+    with pytest.raises(UsageError, match="512 were asked for"):
+        run_session(transport, job(artifact, settings=settings))
+
+
 def test_a_session_past_its_deadline_is_a_timeout_and_tried_once_more(artifact):
     tried = []
 

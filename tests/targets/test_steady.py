@@ -32,6 +32,12 @@ def test_warm_up_ends_soon_when_steady():
 
 
 def test_warm_up_gives_up_at_the_deadline_and_says_so():
-    durations = iter(np.geomspace(0.01, 1e-4, 200))
+    durations = iter(np.geomspace(0.01, 1e-4, 400))
     outcome = warm_up(lambda: time.sleep(next(durations)), min_seconds=0.01, max_seconds=0.15)
     assert not outcome.steady
+
+
+def test_a_slow_model_gets_the_time_that_two_windows_need():
+    outcome = warm_up(lambda: time.sleep(0.05), min_seconds=0.01, max_seconds=0.1)
+    assert outcome.steady
+    assert len(outcome.samples_ns) >= 10

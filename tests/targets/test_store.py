@@ -43,7 +43,7 @@ def test_what_is_saved_comes_back_equal(store):
     store.save_profile(run.run_id, key, PROFILE)
     with ResultStore(store.place) as again:
         assert again.sessions(run.run_id, key) == saved
-        assert again.profile(run.run_id, key) == PROFILE
+        assert again.profile(run.run_id, key) == (PROFILE, "")
         assert again.find(run.run_id[:6]).plan == PLAN
 
 
@@ -56,13 +56,44 @@ def test_a_position_is_filled_once(store):
 
 
 def test_unfinished_finds_only_equal_plans_that_are_not_done(store):
-    assert store.unfinished(PLAN) is None
-    run = store.begin(PLAN, capture_environment())
+    here = capture_environment()
+    elsewhere = here.model_copy(update={"cpu_model": "another"})
+    assert store.unfinished(PLAN, here) is None
+    run = store.begin(PLAN, here)
     other = PLAN.model_copy(update={"seconds": 0.2})
-    assert store.unfinished(PLAN).run_id == run.run_id
-    assert store.unfinished(other) is None
+    assert store.unfinished(PLAN, here).run_id == run.run_id
+    assert store.unfinished(other, here) is None
+    assert store.unfinished(PLAN, elsewhere) is None
     store.finish(run.run_id)
-    assert store.unfinished(PLAN) is None
+    assert store.unfinished(PLAN, here) is None
+
+
+def test_why_a_profile_is_missing_is_kept(store):
+    run = store.begin(PLAN, capture_environment())
+    assert store.profile(run.run_id, "k") == (None, "")
+    store.save_profile(run.run_id, "k", None, "the reason")
+    assert store.profile(run.run_id, "k") == (None, "the reason")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE kit_schema SET version = 'x'",
+        "UPDATE runs SET created_at = 'yesterday'",
+        "UPDATE runs SET plan = '{}'",
+        "UPDATE sessions SET record = replace(record, '\"samples_ns\":[', '\"samples_ns\":[-5,')",
+        "DELETE FROM kit_schema",
+    ],
+)
+def test_a_damaged_store_is_refused_in_one_line(store, damage):
+    run = store.begin(PLAN, capture_environment())
+    store.save_session(run.run_id, "k", session(0))
+    with sqlite3.connect(store.place) as raw:
+        raw.execute(damage)
+    with pytest.raises(StoreError) as error:
+        ResultStore(store.place).runs()
+        store.sessions(run.run_id, "k")
+    assert "\n" not in str(error.value)
 
 
 def test_newer_schema_is_refused_and_left_alone(store, tmp_path):

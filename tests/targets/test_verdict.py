@@ -42,3 +42,13 @@ def test_each_weakness_is_named(reason):
     assert verdict.status == "weak"
     assert any(reason in text for text in verdict.reasons), verdict.reasons
     assert verdict.advice
+
+
+def test_fewer_sessions_than_planned_are_named():
+    sessions = [session(i) for i in range(3)]
+    assert "unfinished: 3 of 20" in judge(sessions, latency_stats(sessions), planned=20).reasons[0]
+
+
+def test_a_session_that_shares_its_core_is_named():
+    sessions = [session(i).model_copy(update={"cpu_per_wall": 0.5}) for i in range(3)]
+    assert any("only 50%" in reason for reason in verdict_of(sessions).reasons)
