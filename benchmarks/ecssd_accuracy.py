@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -31,6 +32,7 @@ from search.spaces.csnet.network import fold_csnet
 from search.spaces.csnet.weights import load_checkpoint
 from targets.errors import KitError, UsageError
 from targets.extras import require
+from targets.runtimes import openvino as openvino_runtime
 from training.metrics.csnet import SaliencyMetric, SaliencyScore, quantise
 
 SIZE = (224, 224)
@@ -110,8 +112,7 @@ def predictors(checkpoint: Path, folder: Path) -> dict[str, Predict]:
         KitError: If the checkpoint, an export or an extra is not as it should be.
     """
     torch = require("torch", "torch")
-    openvino = require("openvino", "openvino")
-    onnxruntime = require("onnxruntime", "torch")
+    openvino = openvino_runtime.module()
     interpreters = require("ai_edge_litert.interpreter", "tflite")
     torch.set_num_threads(1)
     trained = load_checkpoint(checkpoint)

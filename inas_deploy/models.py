@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from search.spaces.csnet.arch import CSNetArch
+from search.spaces.csnet.seeded import UNTRAINED_NOTE
 from search.spaces.names import SPACES, NamedArch, find_arch
 from targets.errors import UsageError
 from targets.files import sha256_of
-from targets.onnx_files import freeze_shapes, inspect_onnx
+from targets.onnx_files import OnnxInfo, freeze_shapes, inspect_onnx
 from targets.records import Artifact
 from targets.tflite_files import tflite_artifact
 
 Shapes = Mapping[str, tuple[int, ...]]
 DEFAULT_SIZE = (224, 224)
 SHIPPED_NAME = "csnet-x1"
-UNTRAINED_NOTE = "untrained weights: for latency only"
 INPUT_NAME = "image"
 SEED = 0
 _CACHE_LAYOUT = 1
+_SHAPES_FIXED = "onnx shapes fixed"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class ModelSource:
         note: What a reader must know about it, for example that its weights are not trained.
         arch_json: Architecture of one of the kit's own networks, else ``None``.
         input_size: Height and width of one of the kit's own networks, else ``None``.
-        space: Search space of one of the kit's own networks, else ``None``.
+        source_sha256: Hash of the file given, weights in files beside it included, where ``path`` is a copy of it
+            with fixed shapes, else ``None``.
         shapes: Static input shapes asked for on a file, else ``None``.
         cache_dir: Where conversions are kept.
     """
@@ -53,7 +55,7 @@ class ModelSource:
     note: str = ""
     arch_json: str | None = None
     input_size: tuple[int, int] | None = None
-    space: str | None = None
+    source_sha256: str | None = None
     shapes: Shapes | None = None
     cache_dir: Path | None = None
 
@@ -98,17 +100,15 @@ def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | 
             raise UsageError(f"{text}: a .tflite file has fixed shapes", "Leave the shapes out.")
         tflite_artifact(path)
         return ModelSource(path.name, path, "tflite")
-    if Path(text).exists() or "/" in text:
-        raise UsageError(f"cannot tell what {text} is", "Give an .onnx or .tflite file, or a network name.")
-    named = find_arch(text)
+    named = _named(text)
     size = _input_size(named, shapes)
     if named.name == SHIPPED_NAME and size == DEFAULT_SIZE:
         path = shipped_model()
     else:
         path = _exported(named.arch, size, "onnx", cache_dir)
     return ModelSource(
-        named.name, path, "onnx", UNTRAINED_NOTE, named.arch.to_json(), size, named.arch.space, None, cache_dir
-    )  # fmt: skip
+        named.name, path, "onnx", UNTRAINED_NOTE, named.arch.to_json(), size, shapes=None, cache_dir=cache_dir
+    )
 
 
 def artifact_for(source: ModelSource, formats: tuple[str, ...]) -> Artifact:
@@ -146,36 +146,60 @@ def artifact_for(source: ModelSource, formats: tuple[str, ...]) -> Artifact:
 
 
 def _file(text: str) -> Path:
-    path = Path(text)
-    if not path.is_file():
+    if not os.path.isfile(text):  # noqa: PTH113  # unlike pathlib's, it takes a name no file can have
         raise UsageError(f"there is no file {text}", "Check the path, or give a network name such as csnet-x1.")
-    return path
+    return Path(text)
+
+
+def _named(text: str) -> NamedArch:
+    """The network of a name; a folder or file that happens to have the name does not hide it."""
+    try:
+        return find_arch(text)
+    except UsageError as error:
+        if "/" in text or os.path.exists(text):  # noqa: PTH110  # as in _file
+            raise UsageError(
+                f"cannot tell what {text} is", "Give an .onnx or .tflite file, or a network name."
+            ) from error
+        raise
 
 
 def _onnx_source(path: Path, shapes: Shapes | None, cache_dir: Path | None) -> ModelSource:
     info = inspect_onnx(path, shapes)
     if not info.frozen:
         return ModelSource(path.name, path, "onnx", shapes=shapes, cache_dir=cache_dir)
-    key = hashlib.sha256(f"{info.sha256} {[(s.name, s.shape) for s in info.inputs]}".encode())
-    for external in info.external:
-        key.update(external.sha256.encode())
-    frozen = cache_folder(cache_dir) / f"{path.stem}-{key.hexdigest()[:24]}.onnx"
+    source = _model_sha256(info)
+    key = hashlib.sha256(f"{source} {[(s.name, s.shape) for s in info.inputs]}".encode()).hexdigest()
+    frozen = cache_folder(cache_dir) / f"{path.stem}-{key[:24]}.onnx"
     if not frozen.is_file():
         _make_folder(frozen.parent)
         freeze_shapes(path, {spec.name: spec.shape for spec in info.inputs}, frozen)
-    return ModelSource(path.name, frozen, "onnx", "open dimensions fixed", shapes=shapes, cache_dir=cache_dir)
+    return ModelSource(
+        path.name, frozen, "onnx", "open dimensions fixed", source_sha256=source, shapes=shapes, cache_dir=cache_dir
+    )
+
+
+def _model_sha256(info: OnnxInfo) -> str:
+    """Hash of a model: the file's own, mixed with those of its external data where it has any."""
+    parts = (info.sha256, *(external.sha256 for external in info.external))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest() if info.external else info.sha256
 
 
 def _onnx_artifact(source: ModelSource) -> Artifact:
     info = inspect_onnx(source.path)
-    own = source.arch_json is not None
+    sha256 = _model_sha256(info)
+    if source.arch_json is not None:
+        made_from, converter = hashlib.sha256(source.arch_json.encode()).hexdigest(), "torch.onnx"
+    elif source.source_sha256 is not None:
+        made_from, converter = source.source_sha256, _SHAPES_FIXED
+    else:
+        made_from, converter = sha256, ""
     return Artifact(
         path=str(source.path),
         format="onnx",
-        sha256=info.sha256,
-        source_sha256=hashlib.sha256(source.arch_json.encode()).hexdigest() if source.arch_json else info.sha256,
+        sha256=sha256,
+        source_sha256=made_from,
         inputs=info.inputs,
-        converter="torch.onnx" if own else "",
+        converter=converter,
     )
 
 
@@ -184,8 +208,8 @@ def _input_size(named: NamedArch, shapes: Shapes | None) -> tuple[int, int]:
         return DEFAULT_SIZE
     wanted = shapes.get(INPUT_NAME) or next(iter(shapes.values()))
     if len(shapes) != 1 or len(wanted) != 4 or tuple(wanted[:2]) != (1, 3) or set(shapes) - {INPUT_NAME, ""}:
-        given = ", ".join(f"{name}:{'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        raise UsageError(f"{named.name} cannot take the shape {given}", f"Give {INPUT_NAME}:1x3xHxW.")
+        given = ", ".join(f"{name}{'=' * bool(name)}{'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise UsageError(f"{named.name} cannot take the shape {given}", f"Give {INPUT_NAME}=1x3xHxW.")
     size = (wanted[2], wanted[3])
     named.space.check_size(size)
     return size

@@ -91,7 +91,8 @@ def export_onnx(
     onnx.checker.check_model(model, full_check=True)
 
     def check(file: Path) -> None:
-        onnxruntime = require("onnxruntime", "")
+        import onnxruntime
+
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {input_name: example.numpy()})
         _compare(found, expected, f"the ONNX export {path}")

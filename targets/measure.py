@@ -10,7 +10,7 @@ from targets.environment import capture_environment
 from targets.errors import KitError, UsageError
 from targets.jobs import Job
 from targets.plan import BenchPlan
-from targets.records import BenchRun, Measurement, SessionRecord, Variant
+from targets.records import BenchRun, Measurement, OpProfile, SessionRecord, Variant
 from targets.session import run_profile, run_session
 from targets.statistics import latency_stats
 from targets.store import ResultStore, StoredRun
@@ -93,15 +93,19 @@ def measure(
                 settings=variant.settings,
                 seconds=plan.profile_seconds,
             )
-            try:
-                profile, failure = run_profile(transports[variant.device], job), ""
-            except KitError as error:
-                profile, failure = None, str(error)
-            store.save_profile(run.run_id, variant.key, profile, failure)
+            store.save_profile(run.run_id, variant.key, *_profile(transports[variant.device], job))
         done += 1
         on_progress(Progress("profile", done, total, variant))
     store.finish(run.run_id)
     return assemble(store, run)
+
+
+def _profile(transport: Transport, job: Job) -> tuple[OpProfile | None, str]:
+    """A profile, or why there is none: the sessions before it are worth having either way."""
+    try:
+        return run_profile(transport, job), ""
+    except KitError as error:
+        return None, str(error)
 
 
 def assemble(store: ResultStore, run: StoredRun) -> BenchRun:

@@ -1,7 +1,8 @@
 """The ONNX checker and shape inference on an untrusted file, in a process of its own.
 
 They are native code: a crash, endless work or a memory bomb there must not take the command line down.
-Run as ``python -m targets.onnx_check``; request and answer are JSON on the standard streams.
+Run as ``python -m targets.onnx_check``; request and answer are JSON on the standard streams,
+the answer on the last line.
 """
 
 from __future__ import annotations
@@ -16,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from google.protobuf.message import DecodeError, EncodeError
 
 import targets
 from targets.errors import FailureKind, InvalidModel, SessionFailed
-from targets.extras import require
 from targets.onnx_external import bytes_needed, embed_external
 from targets.onnx_graph import printable
 from targets.onnx_shapes import apply_shapes, dtype_name, leaves_open
 from targets.records import TensorSpec
 from targets.transports.local import LocalTransport
-
-_protobuf = require("google.protobuf.message", "all")
 
 TIMEOUT_S = 120.0
 _MEMORY_BYTES = 12 * 2**30
@@ -35,8 +34,8 @@ _EMBED_BYTES = 2**28
 _REFUSALS = (
     onnx.checker.ValidationError,
     onnx.shape_inference.InferenceError,
-    _protobuf.DecodeError,
-    _protobuf.EncodeError,
+    DecodeError,
+    EncodeError,
     ArithmeticError,
     LookupError,
     MemoryError,
@@ -80,10 +79,22 @@ def checked_outputs(
             raise InvalidModel(f"{path}: checking it takes longer than {timeout_s:g} s", "Export it again.") from error
     if done.returncode != 0:
         raise InvalidModel(f"{path}: the ONNX checker {_how_it_died(done.returncode, done.stderr)}", "Export it again.")
-    answer: dict[str, Any] = json.loads(done.stdout)
+    answer = _last_line(path, done.stdout)
     if "refused" in answer:
         raise InvalidModel(f"{path}: {answer['refused']}", answer["fix"])
     return tuple(TensorSpec.model_validate(spec) for spec in answer["outputs"]), tuple(answer["dynamic"])
+
+
+def _last_line(path: Path, stdout: bytes) -> dict[str, Any]:
+    lines = stdout.decode(errors="replace").strip().splitlines()
+    try:
+        answer = json.loads(lines[-1] if lines else "")
+    except ValueError as error:
+        said = f"'{printable(lines[-1])}' in place of an answer" if lines else "nothing"
+        raise InvalidModel(f"{path}: the ONNX checker printed {said}", "Export it again.") from error
+    if not isinstance(answer, dict) or not {"refused", "outputs"} & answer.keys():
+        raise InvalidModel(f"{path}: the ONNX checker gave an answer of another form", "Export it again.")
+    return answer
 
 
 def _how_it_died(returncode: int, stderr: bytes) -> str:
@@ -179,7 +190,11 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES if hard < 0 else min(_MEMORY_BYTES, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.stdout.write(json.dumps(_answer(json.load(sys.stdin))))
+    answers = os.dup(1)
+    os.dup2(2, 1)  # what native code prints must not end up in the answer
+    answer = json.dumps(_answer(json.load(sys.stdin)))
+    with os.fdopen(answers, "w") as stream:
+        stream.write(f"\n{answer}\n")
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import helper
 
 from targets.errors import InvalidModel
-from targets.extras import require
 from targets.files import write_atomic
 from targets.onnx_check import checked_outputs
 from targets.onnx_external import ExternalFile, embed_external, external_files
@@ -27,8 +27,6 @@ from targets.onnx_shapes import Shapes, apply_shapes, leaves_open, parse_shape_o
 from targets.records import TensorSpec
 
 __all__ = ["ExternalFile", "OnnxInfo", "freeze_shapes", "inspect_onnx", "parse_shape_option"]
-
-_protobuf = require("google.protobuf.message", "all")
 
 MAX_MODEL_BYTES = 2**31 - 1
 _SAFE_IR, _SAFE_OPSET = 8, 13  # loaded by every onnxruntime this kit accepts
@@ -129,7 +127,7 @@ def freeze_shapes(path: Path, shapes: Shapes, out: Path) -> None:
     embed_external(path, model, MAX_MODEL_BYTES)
     try:
         data = model.SerializeToString()
-    except (_protobuf.EncodeError, ValueError) as error:
+    except (EncodeError, ValueError) as error:
         raise InvalidModel(f"{path}: a static copy would be 2 GiB or larger", "Export it static instead.") from error
     write_atomic(out, data)
 
@@ -158,7 +156,7 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except _protobuf.DecodeError as error:
+    except DecodeError as error:
         raise _not_a_model(path, data, "cannot be parsed as ONNX: it is cut short or damaged") from error
     if not model.HasField("graph"):
         raise _not_a_model(path, data, "is not an ONNX model: it holds no graph")
@@ -202,8 +200,9 @@ def _check_versions(path: Path, ir_version: int, opsets: Mapping[str, int]) -> N
 @functools.cache
 def _runtime_loads(ir_version: int, opset: int) -> bool:
     """Whether the installed ONNX Runtime takes these versions, found out with a model of one Identity."""
-    onnxruntime = require("onnxruntime", "all")
-    native = require("onnxruntime.capi.onnxruntime_pybind11_state", "all")
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
     value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in ("x", "y")]
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "probe", value[:1], value[1:])
     model = helper.make_model(graph, ir_version=ir_version, opset_imports=[helper.make_opsetid("", opset)])

@@ -12,7 +12,6 @@ from typing import Any
 import onnx
 
 from targets.errors import InvalidModel
-from targets.extras import require
 
 MAX_NODES = 200_000
 _SHOWN_CHARACTERS = 120
@@ -52,21 +51,32 @@ def sites(model: onnx.ModelProto) -> Iterator[Site]:
     for graph in _top_graphs(model):
         yield from _sites_below(graph.node, opsets, "")
     for function in model.functions:
-        yield from _sites_below(function.node, opsets_of(function), f" of function {printable(function.name)!r}")
+        opsets, where = opsets_of(function), f" of function {printable(function.name)!r}"
+        yield from _sites_below(function.node, opsets, where)
+        for attribute in function.attribute_proto:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _sites_below(graph.node, opsets, where)
 
 
 def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor a model stores: initializers and attributes, sparse ones and subgraphs included."""
+    """Every tensor a model stores: initializers and attributes, sparse ones, subgraphs and defaults included."""
     for graph in _top_graphs(model):
         yield from _tensors_of(graph)
+    for attribute in _attributes(model):
+        yield attribute.t
+        yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
+        for graph in (attribute.g, *attribute.graphs):
+            yield from _tensors_of(graph)
+
+
+def _attributes(model: onnx.ModelProto) -> Iterator[onnx.AttributeProto]:
+    """Attributes of every node, and the defaults that functions give theirs."""
     for site in sites(model):
-        for attribute in site.node.attribute:
-            yield attribute.t
-            yield from attribute.tensors
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _tensors_of(graph)
+        yield from site.node.attribute
+    for function in model.functions:
+        yield from function.attribute_proto
 
 
 def _top_graphs(model: onnx.ModelProto) -> Iterator[onnx.GraphProto]:
@@ -163,7 +173,8 @@ def _standard_domains() -> frozenset[str]:
 @functools.cache
 def _runtime_ops() -> frozenset[tuple[str, str]]:
     """Operations the installed onnxruntime adds to the standard, such as ``com.microsoft``'s."""
-    native = require("onnxruntime.capi.onnxruntime_pybind11_state", "all")
+    from onnxruntime.capi import onnxruntime_pybind11_state as native
+
     listed: list[Any] = native.get_all_operator_schema()
     return frozenset((_domain(schema.domain), schema.name) for schema in listed)
 

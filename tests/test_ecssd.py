@@ -1,5 +1,10 @@
 """A subset of the ECSSD benchmark: torch, ONNX Runtime and OpenVINO with the authors' weights."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -22,6 +27,22 @@ def test_resize_keeps_a_ramp_and_mirrors_the_edge():
 def test_missing_data_is_said(tmp_path):
     with pytest.raises(UsageError, match="INAS_DATA"):
         bench.ecssd_pairs(tmp_path)
+
+
+def test_openvino_is_imported_without_telemetry(tmp_path):
+    for name in ("openvino", "ai_edge_litert", "torch"):
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import ecssd_accuracy as bench\n"
+        "bench.load_checkpoint = lambda path: sys.exit(0 if 'openvino' in sys.modules else 'not imported')\n"
+        "bench.predictors(Path('none'), Path('none'))"
+    )
+    # In an automated job telemetry would be off in any case, and the test would show nothing.
+    env = {k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME")}
+    env |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(bench.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [path for path in tmp_path.rglob("*") if "intel" in path.name.lower()] == []
 
 
 def test_problems_are_found():

@@ -85,14 +85,8 @@ def compare(
         variants = [_variant(role, text, devices[0], threads, shape) for role, text in (("A", a), ("B", b))]
         meant = ["runtime", "precision"] if "@" in a + b else []
         comparing.refuse_unlike(*variants, meant=[*meant, *(["input shape"] if unlike else [])])
-        plan = BenchPlan(
-            kind="compare",
-            variants=tuple(variants),
-            sessions=pairs,
-            seconds=seconds,
-            per_op=False,
-            margin=margin / 100,
-        )
+        figures = {"sessions": pairs, "seconds": seconds, "margin": margin / 100}
+        plan = BenchPlan(kind="compare", variants=tuple(variants), per_op=False, **figures)
         run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
     result = comparing.compare(*run.measurements, margin=plan.margin)
     if report is not None:

@@ -25,11 +25,6 @@ def fastest_tenth(values: Sequence[float]) -> list[int]:
     return [int(i) for i in np.argsort(np.asarray(values), kind="stable")[: max(3, len(values) // 10)]]
 
 
-def fastest_mean(values: Sequence[float]) -> float:
-    """Mean of the fastest tenth, in the unit of the values."""
-    return float(np.mean(np.asarray(values)[fastest_tenth(values)]))
-
-
 def warnings(residual: float, total_us: float) -> list[str]:
     """What a reader of a profile must be warned of, one sentence each.
 
@@ -55,11 +50,13 @@ class Joined:
         source_nodes: Names of nodes of the source model.
         module: Module path; ``None`` where no rule joined it.
         kind: ``layout`` for a reorder or transpose the runtime put in.
+        guessed: Whether no name led to the module and it is the one that lies around the operation.
     """
 
     source_nodes: tuple[str, ...] = ()
     module: str | None = None
     kind: Literal["compute", "layout"] = "compute"
+    guessed: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,7 @@ def finished(
         for row, time in zip(rows, times, strict=True)
     )
     residual = (sum_us - unprofiled_us) / unprofiled_us
+    guessed = sum(op.share for op, row in zip(ops, rows, strict=True) if row.joined.guessed)
     return OpProfile(
         runtime=runtime,
         ops=ops,
@@ -122,5 +120,11 @@ def finished(
         residual_share=residual,
         attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),
         layout_share=min(1.0, sum(op.share for op in ops if op.kind == "layout")),
-        notes=(*notes, *warnings(residual, total)),
+        notes=(*notes, *_guess_note(guessed), *warnings(residual, total)),
     )
+
+
+def _guess_note(share: float) -> list[str]:
+    if share <= 0:
+        return []
+    return [f"{share:.1%} of the time is in operations that no name joins: they count for the module around them."]

@@ -17,7 +17,6 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from targets.errors import InvalidModel
-from targets.records import Frozen, OpProfile
 
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -51,6 +50,7 @@ class Node:
         module: Module path, ``""`` for the top module.
         inputs: Names of the values it reads.
         outputs: Names of the values it writes.
+        stands_alone: Whether the file names no module for it, so that ``module`` is its own name.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Node:
     module: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    stands_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +68,29 @@ class ModuleIndex:
     Attributes:
         nodes: Nodes by name; a name that two nodes of different modules share is left out.
         producers: The node that writes each value.
+        alone: Number of nodes that the file names no module for.
+        count: Number of nodes.
     """
 
     nodes: Mapping[str, Node] = field(repr=False)
     producers: Mapping[str, Node] = field(repr=False)
+    alone: int = 0
+    count: int = 0
+
+    @property
+    def names_modules(self) -> bool:
+        """Whether the file names the module of any node; where not, a join to a module is true by construction."""
+        return self.alone < self.count or self.count == 0
+
+    def notes(self) -> list[str]:
+        """What a reader of the joined share must know, one sentence or none."""
+        if not self.names_modules:
+            return ["The file names no modules: each node stands for itself, so the joined share says nothing."]
+        if self.alone:
+            return [
+                f"The file names no module for {self.alone} of its {self.count} nodes: each of those stands for itself."
+            ]
+        return []
 
     @classmethod
     def from_onnx(cls, path: Path) -> ModuleIndex:
@@ -97,23 +117,19 @@ class ModuleIndex:
         by_name: dict[str, Node] = {}
         producers: dict[str, Node] = {}
         ambiguous: set[str] = set()
-        for node in nodes:
+        known = tuple(nodes)
+        for node in known:
             if by_name.setdefault(node.name, node).module != node.module:
                 ambiguous.add(node.name)
             for value in node.outputs:
                 producers.setdefault(value, node)
         ambiguous.add("")
-        return cls({name: node for name, node in by_name.items() if name not in ambiguous}, producers)
-
-    def module_of_node(self, name: str) -> str | None:
-        """Module path of the node of that name, ``None`` where there is none."""
-        node = self.nodes.get(name)
-        return None if node is None else node.module
-
-    def module_of_value(self, name: str) -> str | None:
-        """Module path of the node that writes the value, ``None`` for inputs, weights and unknown names."""
-        node = self.producers.get(name)
-        return None if node is None else node.module
+        return cls(
+            {name: node for name, node in by_name.items() if name not in ambiguous},
+            producers,
+            alone=sum(node.stands_alone for node in known),
+            count=len(known),
+        )
 
     def node_or_value(self, name: str) -> Node | None:
         """The node of that name, else the node that writes the value of that name."""
@@ -132,7 +148,9 @@ def _all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
 def _described(proto: onnx.NodeProto, weights: set[str]) -> Node:
     scopes = next((parse_name_scopes(entry.value) for entry in proto.metadata_props if entry.key == NAME_SCOPES), None)
     module = _module_from_name(proto) if scopes is None else _module_from_scopes(scopes, proto, weights)
-    return Node(proto.name, proto.op_type, module, tuple(proto.input), tuple(value for value in proto.output if value))
+    outputs = tuple(value for value in proto.output if value)
+    alone = scopes is None and not proto.name.startswith("/")
+    return Node(proto.name, proto.op_type, module, tuple(proto.input), outputs, alone)
 
 
 def _module_from_scopes(scopes: tuple[str, ...], proto: onnx.NodeProto, weights: set[str]) -> str:
@@ -204,47 +222,4 @@ def from_neighbours(modules: Sequence[str | None], reads: Sequence[Sequence[int]
     return tuple(
         common_module(nearest(position, reads) | nearest(position, readers)) if module is None else module
         for position, module in enumerate(modules)
-    )
-
-
-class ModuleShare(Frozen):
-    """Time of one module of a profile.
-
-    Attributes:
-        module: Module path cut to the table's depth; ``""`` for the top module, ``None`` for what no rule joined.
-        latency_us: Time of one inference spent in it, layout changes included.
-        layout_us: The part of it spent in layout changes.
-        share: ``latency_us`` over the profile's sum, 0 to 1.
-        ops: Number of executed operations.
-    """
-
-    module: str | None
-    latency_us: float
-    layout_us: float
-    share: float
-    ops: int
-
-
-def modules_table(profile: OpProfile, depth: int = 2) -> tuple[ModuleShare, ...]:
-    """Add up a profile's operations by module.
-
-    Args:
-        profile: The profile.
-        depth: Path components kept: 1 gives ``stage1``, 2 gives ``stage1.0``.
-
-    Returns:
-        One row a module in order of first execution, the unattributed rest last.
-    """
-    sums: dict[str | None, list[float]] = {}
-    for op in profile.ops:
-        key = None if op.module is None else ".".join(op.module.split(".")[:depth])
-        row = sums.setdefault(key, [0.0, 0.0, 0.0, 0.0])
-        row[0] += op.latency_us
-        row[1] += op.latency_us if op.kind == "layout" else 0.0
-        row[2] += op.share
-        row[3] += 1
-    rest = sums.pop(None, None)
-    rows = [*sums.items(), *([(None, rest)] if rest else [])]
-    return tuple(
-        ModuleShare(module=key, latency_us=row[0], layout_us=row[1], share=row[2], ops=int(row[3])) for key, row in rows
     )

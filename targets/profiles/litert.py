@@ -16,6 +16,7 @@ from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel, Port
 from targets.profiles.litert_events import BUILTIN_OP, DELEGATE_OP, Event
 from targets.profiles.tflite_modules import module_of
+from targets.profiles.timing import TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.base import seeded_inputs
 from targets.runtimes.tflite import TFLiteModel, checked_delegate, delegated_ops
@@ -31,13 +32,15 @@ _CUT_US = 0.5
 
 @dataclass(frozen=True)
 class _Timing:
-    """Means over the runs in the fastest quartile."""
+    """Means over the fast runs."""
 
     events: tuple[Event, ...]
     elapsed_us: NDArray[np.float64]
     profiled_us: float
     unprofiled_us: float
     runs: int
+    undisturbed: int
+    profiled_runs: int
 
 
 def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
@@ -45,7 +48,7 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
 
     Profiled inferences run on a second copy of the model (LiteRT's compiled model, same threads, same kernels).
     Blocks of both alternate; the first inference of a block only warms the cache. Op times are means over the
-    profiled inferences in the fastest quartile, so that they add up.
+    fast profiled inferences (:meth:`targets.profiles.timing.TimedRuns.fast`), so that they add up.
 
     Args:
         model: The loaded model; its inferences are the unprofiled ones.
@@ -96,35 +99,40 @@ def _ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
 def _time(
     plain: Callable[[], None], profiled: Callable[[], tuple[float, tuple[Event, ...]]], seconds: float
 ) -> _Timing:
+    recorded: list[tuple[float, tuple[Event, ...]]] = []
+
+    def record() -> None:
+        recorded.append(profiled())
+
+    with_events, without = TimedRuns(record), TimedRuns(plain)
     walls: list[float] = []
-    plain_us: list[float] = []
     elapsed: list[list[int]] = []
     first: tuple[Event, ...] = ()
     deadline = time.perf_counter() + seconds
     blocks = 0
     while blocks < _MIN_BLOCKS or (time.perf_counter() < deadline and blocks < _MAX_BLOCKS):
-        for position in range(_BLOCK + 1):
-            wall_us, events = profiled()
+        record()  # warms the cache, as the lone plain inference below does
+        with_events.burst(_BLOCK)
+        for position, (wall_us, events) in enumerate(recorded):
             events = tuple(event for event in events if event.kind in {BUILTIN_OP, DELEGATE_OP})
             first = first or events
             _same_events(first, events)
             if position:
                 walls.append(wall_us)
                 elapsed.append([event.elapsed_us for event in events])
-        for position in range(_BLOCK + 1):
-            begin = time.perf_counter_ns()
-            plain()
-            if position:
-                plain_us.append((time.perf_counter_ns() - begin) / 1e3)
+        recorded.clear()
+        plain()
+        without.burst(_BLOCK)
         blocks += 1
-    fastest = np.argsort(np.asarray(walls), kind="stable")[: max(1, len(walls) // 4)]
-    unprofiled = np.sort(np.asarray(plain_us))[: max(1, len(plain_us) // 4)]
+    fast = with_events.fast(walls)
     return _Timing(
         events=first,
-        elapsed_us=np.asarray(elapsed, np.float64)[fastest].mean(axis=0),
-        profiled_us=float(np.asarray(walls)[fastest].mean()),
-        unprofiled_us=float(unprofiled.mean()),
-        runs=len(fastest),
+        elapsed_us=np.asarray(elapsed, np.float64)[fast].mean(axis=0),
+        profiled_us=float(np.asarray(walls)[fast].mean()),
+        unprofiled_us=without.fast_us,
+        runs=len(fast),
+        undisturbed=len(with_events.undisturbed),
+        profiled_runs=len(walls),
     )
 
 
@@ -144,7 +152,7 @@ def _same_outputs(model: TFLiteModel, compiled: LiteRtModel) -> None:
         if not np.allclose(plain, other, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise UnknownLayout(
                 f"output {spec.name!r} of the profiled copy differs from the timed model's",
-                "The two do not run the same kernels; profile with the other delegate option.",
+                "The two do not run the same kernels, so no share is told; --no-per-op measures without a profile.",
             )
 
 
@@ -244,4 +252,4 @@ def _notes(timing: _Timing, ops: Sequence[Joined], file: TfliteFile) -> list[str
         notes.append("Module paths come from the tensor names, which leave out containers (blocks.0 reads 0).")
     if file.output_tensors and any(op.module == "" for op in ops):
         notes.append("Operators that write an output carry the output's name and count for the top module.")
-    return notes
+    return [*notes, *busy_note(timing.undisturbed, timing.profiled_runs)]

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from targets.errors import InvalidModel, UnknownLayout
+from targets.errors import InvalidModel, MissingExtra, UnknownLayout
 from targets.extras import require, version_of
 from targets.profiles.litert_events import EVENT_BYTES, Event, decode_events
 from targets.runtimes.native_output import captured_stderr
@@ -80,22 +80,33 @@ _PROTOTYPES: dict[str, tuple[Any, ...]] = {
     "ResetProfiler": (_H,),
     "GetNumProfilerEvents": (_H, c.POINTER(c.c_int)),
     "GetProfilerEvents": (_H, c.c_int, _H),
-    "GetProfileSummary": (_H, _H, c.POINTER(c.c_char_p)),
 }
 _DESTROYERS = ("Environment", "Model", "Options", "CompiledModel", "TensorBuffer")
+
+
+def check_version() -> None:
+    """Refuse anything but the one version whose events can be read, before a model is loaded for it.
+
+    Raises:
+        MissingExtra: If ai-edge-litert is not installed (``tflite-runtime`` has no profiler to ask).
+        UnknownLayout: If another version is installed.
+    """
+    version = version_of("ai-edge-litert")
+    if version == KNOWN_VERSION:
+        return
+    what = (
+        f"per-op profiles of tflite need ai-edge-litert {KNOWN_VERSION}: the layout of its events is known for no "
+        f"other version, and {version or 'none'} is installed"
+    )
+    fix = f"Install it with: pip install 'ai-edge-litert=={KNOWN_VERSION}', or measure without a profile: --no-per-op."
+    raise MissingExtra(what, fix) if version is None else UnknownLayout(what, fix)
 
 
 @cache
 def _library() -> c.CDLL:
     """Load the library and declare every call, so that ctypes converts no pointer to a 32-bit number."""
-    module = require("ai_edge_litert", "tflite")
-    version = version_of("ai-edge-litert")
-    if version != KNOWN_VERSION:
-        raise UnknownLayout(
-            f"per-op profiles need ai-edge-litert {KNOWN_VERSION}: the layout of its events is known for no other "
-            f"version, and {version} is installed",
-            f"Install it with: pip install 'ai-edge-litert=={KNOWN_VERSION}'",
-        )
+    check_version()
+    module, version = require("ai_edge_litert", "tflite"), KNOWN_VERSION
     folder = Path(next(iter(module.__path__)))
     path = next((path for path in map(folder.joinpath, ("libLiteRt.so", "libLiteRt.dylib")) if path.exists()), None)
     if path is None:
@@ -142,7 +153,6 @@ class LiteRtModel:
         outputs: Outputs, in any order.
         threads: Threads of the CPU kernels.
         kernel_mode: ``delegate`` for XNNPACK, ``builtin`` for TFLite's own kernels.
-        profiling: Whether events are collected at all.
 
     Raises:
         MissingExtra: If ai-edge-litert is not installed.
@@ -158,7 +168,6 @@ class LiteRtModel:
         *,
         threads: int,
         kernel_mode: KernelMode = "delegate",
-        profiling: bool = True,
     ) -> None:
         _library()
         self._stack = ExitStack()
@@ -166,7 +175,7 @@ class LiteRtModel:
         with captured_stderr(), ExitStack() as stack:
             environment = self._create(stack, "Environment", 0, None)
             model = self._create(stack, "Model", environment, str(path).encode(), maker="CreateModelFromFile")
-            options = self._options(stack, threads, kernel_mode, profiling)
+            options = self._options(stack, threads, kernel_mode)
             self._compiled = self._create(stack, "CompiledModel", environment, model, options)
             signature = _H()
             _call("GetModelSignature", model, 0, c.byref(signature))
@@ -176,8 +185,7 @@ class LiteRtModel:
             self._in = self._buffers(stack, environment, "Input", self._inputs, input_layouts)
             self._out = self._buffers(stack, environment, "Output", self._outputs, output_layouts)
             self._profiler = _H()
-            if profiling:
-                _call("CompiledModelGetProfiler", self._compiled, c.byref(self._profiler))
+            _call("CompiledModelGetProfiler", self._compiled, c.byref(self._profiler))
             self._run = _library().LiteRtRunCompiledModel
             self._stack = stack.pop_all()
 
@@ -224,16 +232,6 @@ class LiteRtModel:
         _call("GetProfilerEvents", self._profiler, count.value, raw.ctypes.data)
         return wall_us, decode_events(raw, count.value, wall_us)
 
-    def summary(self) -> str:
-        """LiteRT's own table of the last profiled inference, as text.
-
-        Raises:
-            UnknownLayout: If the library reports a failure.
-        """
-        text = c.c_char_p()
-        _call("GetProfileSummary", self._profiler, self._compiled, c.byref(text))
-        return (text.value or b"").decode("utf-8", "replace")
-
     def feed(self, tensors: dict[str, NDArray[Any]]) -> None:
         """Copy inputs into the bound buffers.
 
@@ -277,11 +275,11 @@ class LiteRtModel:
         stack.callback(getattr(_library(), f"LiteRtDestroy{kind}"), handle)
         return handle
 
-    def _options(self, stack: ExitStack, threads: int, kernel_mode: KernelMode, profiling: bool) -> c.c_void_p:
+    def _options(self, stack: ExitStack, threads: int, kernel_mode: KernelMode) -> c.c_void_p:
         options = self._create(stack, "Options")
         _call("SetOptionsHardwareAccelerators", options, _ACCELERATOR_CPU)
         groups = {
-            "runtime_options_string": f"enable_profiling = {str(profiling).lower()}\n",
+            "runtime_options_string": "enable_profiling = true\n",
             "xnnpack": f'kernel_mode = "{kernel_mode}"\nnum_threads = {threads}\n',
         }
         for name, toml in groups.items():

@@ -107,7 +107,11 @@ def join_events(
             modules[i] = next((modules[j] for j in reads[i] if modules[j] is not None), None)
     settled = from_neighbours(modules, reads)
     kernels = tuple("nchwc" if node is not None and node.domain == _BLOCKED else "" for node in matched)
-    return tuple(replace(join, module=module) for join, module in zip(joined, settled, strict=True)), kernels
+    found = tuple(
+        replace(join, module=module, guessed=before is None and module is not None)
+        for join, before, module in zip(joined, modules, settled, strict=True)
+    )
+    return found, kernels
 
 
 def _by_rules(event: OrtEvent, node: OptimizedNode | None, index: ModuleIndex) -> Joined:

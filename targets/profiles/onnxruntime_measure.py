@@ -113,7 +113,7 @@ def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *
         runs=len(chosen),
         unprofiled_us=model.plain.fast_us,
         profiled_us=model.profiled.fast_us,
-        notes=_notes(cost_us, model.profiled, placement(events)),
+        notes=[*index.notes(), *_notes(cost_us, model.profiled, placement(events))],
     )
 
 

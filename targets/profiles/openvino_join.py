@@ -76,8 +76,13 @@ def join_counters(
             modules[i] = next((modules[j] for j in inputs if modules[j] is not None), None)
     settled = from_neighbours(modules, reads)
     joined = {
-        node.name: Joined(tuple(source.name for source in found), module, "layout" if layout else "compute")
-        for node, found, module, layout in zip(graph, sources, settled, moved, strict=True)
+        node.name: Joined(
+            tuple(source.name for source in found),
+            module,
+            "layout" if layout else "compute",
+            guessed=before is None and module is not None,
+        )
+        for node, found, before, module, layout in zip(graph, sources, modules, settled, moved, strict=True)
     }
     return tuple(joined.get(counter.name, Joined()) for counter in counters)
 

@@ -107,6 +107,7 @@ def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, s
         unprofiled_us=float(np.mean([chunk.plain.fast_us for chunk in chosen])),
         profiled_us=float(np.mean([chunk.profiled.fast_us for chunk in chosen])),
         notes=[
+            *index.notes(),
             f"Averages of {len(chosen)} of {len(chunks)} compilations, the fastest, scaled to their fast runs.",
             f"OpenVINO cuts a counter to whole microseconds; {_CUT_US} us is added to each for that, "
             "and what takes less than 1 us is missing.",
@@ -166,7 +167,29 @@ def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, mos
         for runs in timed:
             runs.burst(burst)
     after = read_counters(rows_of(counting.request.get_profiling_info()))
-    return _Chunk(after, _without_warmup(before, after, len(timed[1].wall_us)), *timed)
+    op_us = _without_warmup(before, after, len(timed[1].wall_us))
+    _check_unit(op_us, timed[1].wall_us)
+    return _Chunk(after, op_us, *timed)
+
+
+def _check_unit(op_us: Sequence[float], wall_us: Sequence[float]) -> None:
+    """Refuse counters whose microseconds are not those of the clock around the same inferences.
+
+    They are averages, so their sum stays below the mean inference; its median, which a few disturbed
+    inferences do not move, leaves room for what is not an operation. Each operation adds what its
+    cut to whole microseconds can hide.
+
+    Args:
+        op_us: Average time of each operation.
+        wall_us: Wall time of each inference with counters.
+    """
+    stated, slack = sum(op_us), 1.0 * len(op_us)
+    mean, median = float(np.mean(wall_us)), float(np.median(wall_us))
+    if stated > 1.1 * mean + slack or median > 2 * stated + 200 + slack:
+        raise UnknownLayout(
+            f"OpenVINO's counters say an inference takes {stated:.0f} us where the clock says {median:.0f} us",
+            "The counters have another unit, or not every operation has one; --no-per-op measures without them.",
+        )
 
 
 def _without_warmup(before: Sequence[Counter], after: Sequence[Counter], runs: int) -> tuple[float, ...]:

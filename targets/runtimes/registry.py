@@ -37,15 +37,6 @@ RUNTIMES: dict[str, Entry] = {
 }
 
 
-def is_installed(name: str) -> bool:
-    """Whether the package behind a registered runtime is there (it is not imported).
-
-    Raises:
-        UsageError: If no runtime has that name.
-    """
-    return any(installed(package) for package in _entry(name).packages)
-
-
 @cache
 def get_runtime(name: str) -> Runtime:
     """The runtime of that name.

@@ -119,11 +119,14 @@ class TFLiteRuntime:
 
         Raises:
             UnknownLayout: If the installed LiteRT is another version, or its events do not make sense.
+            MissingExtra: If only ``tflite-runtime`` is installed, or nothing.
             InvalidModel: As :meth:`load`.
             UsageError: As :meth:`load`.
         """
         from targets.profiles.litert import profile_tflite
+        from targets.profiles.litert_api import check_version
 
+        check_version()
         return profile_tflite(self.load(artifact, settings), artifact, settings, seconds=seconds)
 
 
@@ -230,15 +233,15 @@ def describe(interpreter: Any, file: TfliteFile, threads: int, delegate: Delegat
         delegate: Delegate that was asked for.
 
     Returns:
-        ``threads``, ``precision`` (the types the operators write), ``delegate``, ``delegated_ops``
-        (``"91 of 92 in 2 partitions"``) and, where some stay behind, ``builtin_ops``.
+        ``threads_set`` (as set, not read back), ``precision`` (the types the operators write), ``delegate``,
+        ``delegated_ops`` (``"91 of 92 in 2 partitions"``) and, where some stay behind, ``builtin_ops``.
     """
     # Integers and booleans beside floats are shapes and indices, not the arithmetic.
     types = {file.tensors[tensor].dtype for op in file.ops for tensor in op.outputs}
     types = types - {"int32", "int64", "bool"} or types
     names = {"float32": Precision.FP32.value, "float16": Precision.FP16.value}
     actual = {
-        "threads": str(threads),
+        "threads_set": str(threads),  # the interpreter has no way to ask it for them
         "precision": "+".join(sorted(names.get(dtype, dtype) for dtype in types)) or "none",
         "delegate": delegate,
     }

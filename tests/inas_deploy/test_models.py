@@ -1,15 +1,22 @@
+import hashlib
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from inas_deploy import models
 from inas_deploy.models import artifact_for, resolve_model, shipped_model
 from search.spaces.csnet.arch import CSNetArch
 from targets.errors import KitError, UsageError
+
+
+def file_hash(path):
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def write_onnx(path, shape):
@@ -86,6 +93,54 @@ def test_onnx_file_static_and_open(tmp_path):
     assert fixed.path.parent == tmp_path / "cache"
 
 
+def write_external(folder, value, shape):
+    """A model whose weights lie beside it: the graph's bytes do not depend on them."""
+    folder.mkdir()
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [numpy_helper.from_array(np.full(3, value, np.float32), "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    return folder / "m.onnx"
+
+
+def test_the_hash_covers_weights_beside_the_file(tmp_path):
+    files = [write_external(tmp_path / name, value, [1, 3]) for name, value in (("a", 1), ("b", 2), ("c", 1))]
+    assert file_hash(files[0]) == file_hash(files[1])  # the graphs are equal
+    one, other, same = (artifact_for(resolve_model(str(file)), ("onnx",)) for file in files)
+    assert one.sha256 != other.sha256
+    assert one.sha256 == same.sha256 == one.source_sha256
+    assert len(one.sha256) == 64
+    plain = write_onnx(tmp_path / "p.onnx", [1, 3])
+    assert artifact_for(resolve_model(str(plain)), ("onnx",)).sha256 == file_hash(plain)
+
+
+def test_a_copy_with_fixed_shapes_names_its_original(tmp_path):
+    def fixed(file):
+        return artifact_for(resolve_model(str(file), shapes={"x": (2, 3)}, cache_dir=tmp_path / "cache"), ("onnx",))
+
+    plain = write_onnx(tmp_path / "p.onnx", ["n", 3])
+    copy = fixed(plain)
+    assert copy.source_sha256 == file_hash(plain) != copy.sha256 == file_hash(copy.path)
+    assert copy.converter == "onnx shapes fixed"
+    one, other = (fixed(write_external(tmp_path / name, value, ["n", 3])) for name, value in (("a", 1), ("b", 2)))
+    assert one.source_sha256 != other.source_sha256
+    assert one.sha256 != other.sha256
+
+
+def test_a_folder_with_a_networks_name_does_not_hide_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("csnet-x1", "elsewhere"):
+        (tmp_path / name).mkdir()
+    assert resolve_model("csnet-x1").path == shipped_model()
+    with pytest.raises(UsageError, match="cannot tell what elsewhere is"):
+        resolve_model("elsewhere")
+
+
 def test_foreign_onnx_cannot_become_tflite(tmp_path):
     source = resolve_model(str(write_onnx(tmp_path / "a.onnx", [1, 3])))
     with pytest.raises(UsageError, match=r"Pass a \.tflite file"):
@@ -100,8 +155,11 @@ def test_foreign_onnx_cannot_become_tflite(tmp_path):
         ("some/where", None, "cannot tell what"),
         ("csnet-y1", None, "csnet-x1"),
         ("csnet-x1", {"image": (1, 3, 225, 224)}, "multiples of 16"),
-        ("csnet-x1", {"image": (2, 3, 224, 224)}, "image:1x3xHxW"),
-        ("csnet-x1", {"other": (1, 3, 224, 224)}, "image:1x3xHxW"),
+        ("csnet-x1", {"image": (2, 3, 224, 224)}, "image=2x3x224x224. Give image=1x3xHxW."),
+        ("csnet-x1", {"other": (1, 3, 224, 224)}, "other=1x3x224x224. Give image=1x3xHxW."),
+        ("csnet-x1", {"": (3, 224)}, "the shape 3x224. Give image=1x3xHxW."),
+        ("a" * 300, None, "no network named"),
+        ("a" * 300 + ".onnx", None, "there is no file"),
     ],
 )
 def test_bad_requests_are_one_line(text, shapes, says):

@@ -1,5 +1,6 @@
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
+from search.spaces.csnet import weights  # noqa: E402
 from search.spaces.csnet.arch import CSNetArch  # noqa: E402
 from search.spaces.csnet.network import build_csnet, fold_csnet  # noqa: E402
 from search.spaces.csnet.seeded import seeded_csnet  # noqa: E402
@@ -86,6 +88,50 @@ def test_a_wrong_tensor_is_named(state, change, says, tmp_path):
         load_checkpoint(tmp_path / "bad.pth.tar")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SPARSE = torch.eye(1).to_sparse()
+NO_STORAGE = torch.zeros(1).expand(2**20, 2**20)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "says"),
+    [
+        ("extra", SPARSE, "unexpected extra"),
+        ("extra", NO_STORAGE, "unexpected extra"),
+        ("extra\nx", torch.zeros(1), "unexpected extra\\nx"),
+        ("cls_layer.bias", NO_STORAGE, "head.bias has shape (1048576, 1048576), not (1,)"),
+        ("cls_layer.bias", torch.zeros(1).to_sparse(), "head.bias is sparse (sparse_coo), not dense"),
+        ("cls_layer.bias", torch.zeros(1, device="meta"), "head.bias holds no values (device meta)"),
+        ("cls_layer.bias", torch.zeros(1, dtype=torch.complex64), "head.bias has elements of type complex64"),
+        ("cls_layer.bias", torch.zeros(1, dtype=torch.int32), "head.bias has elements of type int32, not one of float"),
+        ("cls_layer.bias", torch.quantize_per_tensor(torch.zeros(1), 1, 0, torch.qint8), "elements of type qint8"),
+        ("cls_layer.bias", torch.full((1,), 1e300, dtype=torch.float64), "head.bias is not finite"),
+        ("stage1.0.conv1x1.conv.weight", torch.zeros(19, 18, 1, 1).to_sparse(), "conv.weight is sparse"),
+        ("stage1.0.conv1x1.conv.weight", torch.zeros(1).expand(19, 18, 1, 1), "needs 1368 bytes for its shape and"),
+        ("stage1.0.conv1x1.bns.0.running_mean", torch.zeros(1).expand(9), "norm0.running_mean needs 36 bytes"),
+        ("cls_layer.bias", torch.nested.nested_tensor([torch.zeros(1)]), "is not a named tensor"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+def test_a_tensor_that_is_not_plain_is_refused_in_one_line(name, tensor, says, state, tmp_path):
+    state[name] = tensor
+    torch.save(state, tmp_path / "bad.pth.tar")
+    with pytest.raises(InvalidModel) as caught:
+        load_checkpoint(tmp_path / "bad.pth.tar")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_archive_that_unpacks_to_more_is_refused(state, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "MAX_BYTES", 2_000_000)
+    torch.save({"state_dict": state, "more": torch.zeros(1_000_000)}, tmp_path / "plain")
+    with zipfile.ZipFile(tmp_path / "plain") as plain, zipfile.ZipFile(tmp_path / "bad", "w", 8) as bad:
+        for entry in plain.namelist():
+            bad.writestr(entry, plain.read(entry))
+    assert (tmp_path / "bad").stat().st_size < 2_000_000
+    with pytest.raises(InvalidModel, match=r"it unpacks to \d+ bytes, more than 2000000"):
+        load_checkpoint(tmp_path / "bad")
 
 
 def test_huge_claimed_widths_are_refused_without_memory(state, tmp_path):

@@ -175,6 +175,35 @@ def test_functions_are_walked(tmp_path):
     assert "node 'n1' of function 'Twice' is op 'Foo'" in _refusal(_saved(tmp_path, made("Foo")))
 
 
+@pytest.mark.parametrize("holder", ["tensor", "sparse tensor", "graph"])
+def test_data_in_the_defaults_of_functions_is_walked(tmp_path, holder):
+    outside = _external("/etc/hostname").graph.initializer[0]
+    sparse = onnx.SparseTensorProto(values=outside)
+    graph = helper.make_graph([], "g", [], [], [outside])
+    if holder == "graph":
+        default = onnx.AttributeProto(name="v", type=onnx.AttributeProto.GRAPH, g=graph)
+    elif holder == "tensor":
+        default = onnx.AttributeProto(name="v", type=onnx.AttributeProto.TENSOR, t=outside)
+    else:
+        default = onnx.AttributeProto(name="v", type=onnx.AttributeProto.SPARSE_TENSOR, sparse_tensor=sparse)
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function("own", "Once", ["a"], ["b"], body, [helper.make_opsetid("", 20)])
+    function.attribute_proto.append(default)
+    node = helper.make_node("Once", ["x"], ["y"], domain="own")
+    path = _saved(tmp_path, _model([node], imports=[helper.make_opsetid("own", 1)], functions=[function]))
+    assert "tensor 'w' wants data from outside the model's folder: '/etc/hostname'" in _refusal(path)
+
+
+def test_nodes_in_the_defaults_of_functions_are_walked(tmp_path):
+    graph = helper.make_graph([helper.make_node("Foo", ["a"], ["b"], name="n1")], "g", [], [])
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    function = helper.make_function("own", "Once", ["a"], ["b"], body, [helper.make_opsetid("", 20)])
+    function.attribute_proto.append(onnx.AttributeProto(name="v", type=onnx.AttributeProto.GRAPH, g=graph))
+    node = helper.make_node("Once", ["x"], ["y"], domain="own")
+    path = _saved(tmp_path, _model([node], imports=[helper.make_opsetid("own", 1)], functions=[function]))
+    assert "node 'n1' of function 'Once' is op 'Foo'" in _refusal(path)
+
+
 def test_too_many_nodes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "MAX_NODES", 1)
     assert "has more than 1 nodes" in _refusal(_saved(tmp_path, _model()))
@@ -308,6 +337,29 @@ def test_a_crash_in_the_checker_ends_as_a_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(onnx_check, "LocalTransport", Killed)
     assert "the ONNX checker crashed on it (SIGSEGV)" in _refusal(_saved(tmp_path, _model()))
+
+
+def test_what_native_code_prints_does_not_spoil_the_answer(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os\nos.write(1, b'before')\natexit.register(os.write, 1, b'after')\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert inspect_onnx(_saved(tmp_path, _model())).outputs[0].shape == (1, 4, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("printed", "says"),
+    [("", "printed nothing"), ("\\033[31mno", "printed '\\x1b[31mno' in place"), ("[1]", "of another form")],
+)
+def test_an_unreadable_answer_of_the_checker_is_a_line(tmp_path, monkeypatch, printed, says):
+    real = onnx_check.LocalTransport
+
+    class Chatty(real):
+        def run(self, argv, **options):
+            return super().run(["sh", "-c", f"printf '{printed}'"], **options)
+
+    monkeypatch.setattr(onnx_check, "LocalTransport", Chatty)
+    assert f"the ONNX checker {says}" in _refusal(_saved(tmp_path, _model())).replace("gave an answer ", "")
 
 
 def test_a_checker_that_does_not_end_is_stopped(tmp_path):

@@ -7,14 +7,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from targets.errors import InvalidModel
-from targets.profiles.assemble import Joined, Row, fastest_mean, finished
+from targets.profiles.assemble import Joined, Row, finished
 from targets.profiles.join import (
     NAME_SCOPES,
     ModuleIndex,
     Node,
     common_module,
     from_neighbours,
-    modules_table,
     parse_name_scopes,
 )
 from targets.profiles.timing import TimedRuns
@@ -54,14 +53,23 @@ def test_hostile_scopes_are_not_read(text):
     assert parse_name_scopes(text) is None
 
 
+def module_of_node(index, name):
+    return index.nodes[name].module if name in index.nodes else None
+
+
+def module_of_value(index, name):
+    return index.producers[name].module if name in index.producers else None
+
+
 def test_index_of_an_export(tmp_path):
     index = ModuleIndex.from_onnx(save(tiny_model(), tmp_path / "t.onnx"))
-    assert index.module_of_node("node_Conv_1") == "stem.0"  # its scope is the folded batch norm's, stem.1
-    assert index.module_of_node("node_prelu") == "stem.2"
-    assert index.module_of_node("node_sigmoid") == ""
-    assert index.module_of_value("fc") == "se.fc"
-    assert index.module_of_value("x") is None
-    assert index.module_of_node("nothing") is None
+    assert module_of_node(index, "node_Conv_1") == "stem.0"  # its scope is the folded batch norm's, stem.1
+    assert module_of_node(index, "node_prelu") == "stem.2"
+    assert module_of_node(index, "node_sigmoid") == ""
+    assert module_of_value(index, "fc") == "se.fc"
+    assert module_of_value(index, "x") is None
+    assert module_of_node(index, "nothing") is None
+    assert index.names_modules and index.notes() == []
 
 
 def _nodes(*nodes, tmp_path):
@@ -78,11 +86,22 @@ def test_files_without_metadata_are_joined_by_their_names(tmp_path):
         helper.make_node("Neg", ["c"], ["y"]),
         tmp_path=tmp_path,
     )
-    assert index.module_of_node("/stage1/conv/Neg") == "stage1.conv"
-    assert index.module_of_node("/Neg_1") == ""
-    assert index.module_of_node("plain") == "plain"
-    assert index.module_of_value("y") == "y"
-    assert index.module_of_node("") is None
+    assert module_of_node(index, "/stage1/conv/Neg") == "stage1.conv"
+    assert module_of_node(index, "/Neg_1") == ""
+    assert module_of_node(index, "plain") == "plain"
+    assert module_of_value(index, "y") == "y"
+    assert module_of_node(index, "") is None
+    assert index.names_modules
+    assert index.notes() == ["The file names no module for 2 of its 4 nodes: each of those stands for itself."]
+
+
+def test_a_file_that_names_no_module_at_all_says_so(tmp_path):
+    nodes = [helper.make_node("Neg", [a], [b], name=n) for a, b, n in (("x", "a", "one"), ("a", "y", ""))]
+    index = _nodes(*nodes, tmp_path=tmp_path)
+    assert not index.names_modules
+    assert index.notes() == [
+        "The file names no modules: each node stands for itself, so the joined share says nothing."
+    ]
 
 
 def test_a_name_that_two_modules_share_joins_nothing(tmp_path):
@@ -90,12 +109,12 @@ def test_a_name_that_two_modules_share_joins_nothing(tmp_path):
     for node, scope in zip(nodes, ("one", "two"), strict=True):
         node.metadata_props.add(key=NAME_SCOPES, value=str(["", scope, "neg"]))
     index = _nodes(*nodes, tmp_path=tmp_path)
-    assert index.module_of_node("n") is None
-    assert (index.module_of_value("a"), index.module_of_value("y")) == ("one", "two")
+    assert module_of_node(index, "n") is None
+    assert (module_of_value(index, "a"), module_of_value(index, "y")) == ("one", "two")
 
 
 def test_bodies_of_control_flow_are_indexed(tmp_path):
-    assert ModuleIndex.from_onnx(save(if_model(), tmp_path / "if.onnx")).module_of_node("inner") == "inner"
+    assert module_of_node(ModuleIndex.from_onnx(save(if_model(), tmp_path / "if.onnx")), "inner") == "inner"
 
 
 @pytest.mark.parametrize("data", [b"text\n" * 9, tiny_model().SerializeToString()[:999]])
@@ -113,7 +132,7 @@ def test_weights_kept_outside_the_file_are_not_read(tmp_path):
     onnx.external_data_helper.set_external_data(model.graph.initializer[0], location="../../secret.bin")
     model.graph.initializer[0].ClearField("raw_data")
     model.graph.initializer[0].data_location = TensorProto.EXTERNAL
-    assert ModuleIndex.from_onnx(save(model, tmp_path / "e.onnx")).module_of_node("node_mean") == "se"
+    assert module_of_node(ModuleIndex.from_onnx(save(model, tmp_path / "e.onnx")), "node_mean") == "se"
 
 
 def test_common_module():
@@ -143,20 +162,6 @@ def test_shares_and_residual_of_a_finished_profile():
     assert profile.residual_share == pytest.approx(-0.1)
     assert (profile.attributed_share, profile.layout_share) == (pytest.approx(0.9), pytest.approx(0.3))
     assert [op.latency_us for op in profile.ops] == pytest.approx([66.0, 33.0, 11.0, 0.0])
-    first, second, rest = modules_table(profile, depth=1)
-    assert (first.module, first.ops, first.latency_us, first.layout_us) == (
-        "m",
-        2,
-        pytest.approx(99),
-        pytest.approx(33),
-    )
-    assert (second.module, rest.module, rest.share) == ("z", None, pytest.approx(0.1))
-
-
-def test_estimator_leaves_disturbed_runs_out():
-    quiet = [10.0 + 0.01 * i for i in range(30)]
-    assert fastest_mean([*quiet, *([50.0] * 70)]) == pytest.approx(10.045)
-    assert fastest_mean([7.0]) == 7.0
 
 
 def test_runs_are_timed_and_told_apart():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import resource
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from targets.errors import InvalidModel, UnknownLayout
+from targets.errors import InvalidModel, MissingExtra, UnknownLayout
 from targets.profiles import litert_api
-from targets.profiles.litert import _partitions, _ports
+from targets.profiles.litert import _partitions, _ports, _time
 from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel
-from targets.profiles.litert_events import EVENT_BYTES, decode_events
+from targets.profiles.litert_events import BUILTIN_OP, EVENT_BYTES, Event, decode_events
 from targets.profiles.tflite_modules import module_of
 from targets.records import RunSettings
 from targets.runtimes.base import seeded_inputs
@@ -295,6 +296,44 @@ def test_another_version_is_refused(monkeypatch):
         LiteRtModel(TINY, inputs, outputs, threads=1)
     monkeypatch.undo()
     litert_api._library.cache_clear()
+
+
+@pytest.mark.parametrize(("version", "kind"), [("2.2.0", UnknownLayout), (None, MissingExtra)])
+def test_an_interpreter_without_a_known_profiler_says_what_to_do(monkeypatch, version, kind):
+    """Another ai-edge-litert, or tflite-runtime alone: sessions run, profiles do not."""
+    monkeypatch.setattr(litert_api, "version_of", lambda name: version)
+    TFLiteRuntime().load(tflite_artifact(TINY), settings()).run()
+    with pytest.raises(kind, match=rf"ai-edge-litert 2\.3\.0.*{version or 'none'} is installed.*--no-per-op"):
+        TFLiteRuntime().profile(tflite_artifact(TINY), settings(), seconds=0.1)
+
+
+def test_a_profiled_copy_that_computes_something_else_is_refused(monkeypatch):
+    honest = LiteRtModel.outputs
+    monkeypatch.setattr(LiteRtModel, "outputs", lambda self: {k: v + 1 for k, v in honest(self).items()})
+    with pytest.raises(UnknownLayout, match=r"differs from the timed model's.*--no-per-op"):
+        TFLiteRuntime().profile(tflite_artifact(TINY), settings(), seconds=0.1)
+
+
+def test_the_fast_runs_are_the_undisturbed_ones_of_both_kinds():
+    """The first inference of each block, which only warms the cache, is slow on purpose and counts nowhere."""
+    calls = {"plain": 0, "profiled": 0}
+
+    def spend(kind):
+        calls[kind] += 1
+        time.sleep(0.02 if calls[kind] % 5 == 1 else 0.001)
+
+    def profiled():
+        begin = time.perf_counter_ns()
+        spend("profiled")
+        wall_us = (time.perf_counter_ns() - begin) / 1e3
+        return wall_us, (Event("CONV_2D", BUILTIN_OP, 0, int(wall_us), 0),)
+
+    timing = _time(lambda: spend("plain"), profiled, 0.0)
+    assert timing.profiled_runs == 12 and timing.runs == 3
+    assert calls == {"plain": 15, "profiled": 15}
+    assert 1000 <= timing.unprofiled_us < 20_000
+    assert 1000 <= timing.profiled_us < 20_000
+    assert timing.elapsed_us[0] == pytest.approx(timing.profiled_us, abs=1)
 
 
 TAG = ctypes.create_string_buffer(b"CONV_2D")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.errors import UnknownLayout
-from targets.profiles.join import ModuleIndex, modules_table
+from targets.profiles.join import ModuleIndex
 from targets.profiles.onnxruntime import OrtEvent, parse_ort_profile
 from targets.profiles.onnxruntime_join import OptimizedNode, aligned, join_events
 from targets.records import RunSettings
@@ -40,6 +40,12 @@ MODULES = {
     "node_sigmoid": "",
     "ReorderOutput_token_11": "",
 }
+
+
+def without_modules(model):
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -237,11 +243,16 @@ def test_profile_of_a_real_run_adds_up_and_is_attributed(tmp_path, monkeypatch, 
     assert sum(op.share for op in profile.ops) == pytest.approx(1.0)
     assert profile.residual_share == pytest.approx(profile.sum_us / profile.unprofiled_us - 1)
     assert profile.profiled_us > profile.unprofiled_us
-    table = modules_table(profile, depth=1)
-    assert {row.module for row in table} == {"stem", "se", "mix", "head", "up", ""}
-    assert sum(row.latency_us for row in table) == pytest.approx(profile.unprofiled_us)
-    assert sum(row.ops for row in table) == len(profile.ops)
+    assert {op.module.partition(".")[0] for op in profile.ops} == {"stem", "se", "mix", "head", "up", ""}
+    assert not any("names no modules" in note for note in profile.notes)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_a_file_without_modules_is_profiled_by_node_and_says_so(tmp_path):
+    file = save(without_modules(tiny_model()), tmp_path / "plain.onnx")
+    profile = OnnxRuntime().profile(artifact_of(file), RunSettings(runtime="onnxruntime"), seconds=0.1)
+    assert "node_head" in {op.module for op in profile.ops}
+    assert profile.notes[0].startswith("The file names no modules: each node stands for itself")
 
 
 def test_a_branch_is_counted_once_and_nameless_nodes_are_joined(tmp_path):

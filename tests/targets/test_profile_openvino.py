@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from targets.errors import UnknownLayout
 from targets.extras import installed
-from targets.profiles.join import ModuleIndex, modules_table
+from targets.profiles import openvino_measure
+from targets.profiles.join import ModuleIndex
 from targets.profiles.openvino import parse_executed_graph, parse_openvino_counters, read_counters, rows_of
 from targets.profiles.openvino_join import join_counters
 from targets.records import RunSettings
 from targets.runtimes.registry import get_runtime
-from tests.targets.tiny_models import artifact_of, save, tiny_model
+from tests.targets.tiny_models import artifact_of, one_op, save, tiny_model
 
 SAMPLE = json.loads((Path(__file__).parent / "fixtures" / "openvino_2026.4.1.json").read_text())
 COUNTERS = json.dumps(SAMPLE["counters"])
@@ -31,6 +32,12 @@ MODULES = {
     "node_head": "head",
     "node_up": "up",
 }
+
+
+def without_modules(model):
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +140,31 @@ def test_profile_of_a_real_run_adds_up_and_is_attributed(tmp_path):
     assert profile.attributed_share == pytest.approx(1.0)
     assert sum(op.latency_us for op in profile.ops) == pytest.approx(profile.unprofiled_us)
     assert profile.residual_share == pytest.approx(profile.sum_us / profile.unprofiled_us - 1)
-    table = modules_table(profile, depth=1)
-    assert [row.module for row in table] == ["stem", "se", "mix", "head", "up"]
-    assert sum(row.latency_us for row in table) == pytest.approx(profile.unprofiled_us)
+    assert list(dict.fromkeys(op.module.partition(".")[0] for op in profile.ops)) == ["stem", "se", "mix", "head", "up"]
+    assert not any("names no modules" in note for note in profile.notes)
+
+
+@needs_openvino
+def test_a_file_without_modules_is_profiled_by_node_and_says_so(tmp_path):
+    file = save(without_modules(tiny_model()), tmp_path / "plain.onnx")
+    profile = get_runtime("openvino").profile(artifact_of(file), RunSettings(runtime="openvino"), seconds=0.1)
+    assert "node_head" in {op.module for op in profile.ops}
+    assert profile.notes[0].startswith("The file names no modules: each node stands for itself")
+
+
+@needs_openvino
+@pytest.mark.parametrize("factor", [1000, 1 / 1000])
+def test_counters_in_another_unit_are_refused(tmp_path, monkeypatch, factor):
+    def other_unit(infos):
+        return [{**row, "average_us": int(row["average_us"] * factor)} for row in rows_of(infos)]
+
+    monkeypatch.setattr(openvino_measure, "rows_of", other_unit)
+    file = save(one_op("Erf", shape=(1, 16, 512, 512)), tmp_path / "slow.onnx")
+    artifact = artifact_of(file, (1, 16, 512, 512))
+    with pytest.raises(UnknownLayout, match=r"counters say an inference takes .* where the clock says"):
+        get_runtime("openvino").profile(artifact, RunSettings(runtime="openvino"), seconds=0.1)
+
+
+@pytest.mark.parametrize("op_us", [(400.0, 500.0), (300.0, 200.0), (500.0, 501.5)])
+def test_counters_that_fit_the_clock_are_kept(op_us):
+    openvino_measure._check_unit(op_us, [1000.0] * 12)

@@ -10,9 +10,10 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 from targets.errors import InvalidModel, UsageError
+from targets.extras import installed
 from targets.records import Precision, RunSettings
 from targets.runtimes.base import seeded_inputs
-from targets.runtimes.registry import get_runtime, is_installed
+from targets.runtimes.registry import get_runtime
 from tests.targets.tiny_models import artifact_of, one_op, save, tiny_model
 
 NAMES = ("onnxruntime", "openvino")
@@ -20,7 +21,7 @@ NAMES = ("onnxruntime", "openvino")
 
 @pytest.fixture(params=NAMES)
 def name(request):
-    if not is_installed(request.param):
+    if not installed(request.param):
         pytest.skip(f"{request.param} is not installed")
     return request.param
 
@@ -53,6 +54,13 @@ def test_what_runs_is_read_back(name, tiny):
     assert load(name, tiny, threads=1).actual["threads"] == "1"
 
 
+def test_openvino_tells_the_threads_it_has_not_those_asked_for(tiny):
+    if not installed("openvino"):
+        pytest.skip("openvino is not installed")
+    most = len(os.sched_getaffinity(0))
+    assert 1 <= int(load("openvino", tiny, threads=1024).actual["threads"]) <= max(most, os.cpu_count() or most)
+
+
 def test_onnxruntime_options_reach_the_session(tiny):
     chosen = {"graph_optimization": "basic", "spinning": "off", "denormals_as_zero": "on"}
     actual = load("onnxruntime", tiny, options=chosen).actual
@@ -63,7 +71,7 @@ def test_onnxruntime_options_reach_the_session(tiny):
 
 
 def test_openvino_computes_in_what_it_was_told(tiny):
-    if not is_installed("openvino"):
+    if not installed("openvino"):
         pytest.skip("openvino is not installed")
     actual = load("openvino", tiny, options={"cpu_pinning": "on"}).actual
     assert (actual["precision"], actual["executed_precisions"], actual["cpu_pinning"]) == ("f32", "f32", "True")
@@ -133,7 +141,7 @@ def test_a_missing_file_and_another_format_are_refused(name, tiny, tmp_path):
 
 
 def test_openvino_names_an_operation_it_has_no_rule_for(tmp_path):
-    if not is_installed("openvino"):
+    if not installed("openvino"):
         pytest.skip("openvino is not installed")
     path = save(one_op("Det", shape=(1, 1, 8, 8)), tmp_path / "det.onnx")
     with pytest.raises(InvalidModel, match="Det"):
@@ -141,7 +149,7 @@ def test_openvino_names_an_operation_it_has_no_rule_for(tmp_path):
 
 
 def test_openvino_is_used_without_its_telemetry(tiny, tmp_path):
-    if not is_installed("openvino"):
+    if not installed("openvino"):
         pytest.skip("openvino is not installed")
     home = tmp_path / "home"
     home.mkdir()

@@ -4,12 +4,13 @@ import sys
 import pytest
 
 from targets.errors import UsageError
-from targets.runtimes.registry import RUNTIMES, get_runtime, is_installed
+from targets.extras import installed
+from targets.runtimes.registry import RUNTIMES, get_runtime
 
 
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_every_registered_runtime_keeps_the_protocol(name):
-    if not is_installed(name):
+    if not any(map(installed, RUNTIMES[name].packages)):
         pytest.skip(f"{name} is not installed")
     runtime = get_runtime(name)
     assert runtime.name == name
@@ -25,8 +26,6 @@ def test_an_unknown_runtime_lists_what_there_is():
     assert "Did you mean 'openvino'?" in str(caught.value)
     for name in RUNTIMES:
         assert f"{name} (" in str(caught.value)
-    with pytest.raises(UsageError):
-        is_installed("nothing")
 
 
 def test_the_registry_imports_no_runtime():

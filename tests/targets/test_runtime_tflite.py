@@ -43,7 +43,7 @@ def test_both_kernel_sets_compute_the_same():
 
 def test_what_runs_is_told():
     assert load(threads=2).actual == {
-        "threads": "2",
+        "threads_set": "2",
         "precision": "fp32",
         "delegate": "xnnpack",
         "delegated_ops": "19 of 20 in 2 partitions",

@@ -72,10 +72,7 @@ class CSNetArch(Frozen):
     stage3: Annotated[tuple[Widths, ...], Field(min_length=6, max_length=6)]
     stage4: Annotated[tuple[Widths, ...], Field(min_length=4, max_length=4)]
     csf_mid: tuple[Channels, Channels, Channels]
-    dilated: Annotated[
-        tuple[Annotated[tuple[Channels, ...], Field(min_length=5, max_length=5)], ...],
-        Field(min_length=3, max_length=3),
-    ]
+    dilated: Annotated[tuple[Branches, ...], Field(min_length=3, max_length=3)]
     csf_out: Annotated[int, Field(ge=1, le=8192, strict=True)]
 
     @model_validator(mode="after")

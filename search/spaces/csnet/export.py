@@ -14,15 +14,13 @@ from typing import TYPE_CHECKING, Any
 from search import export_torch
 from search.spaces.csnet.arch import CSNetArch, check_input_size
 from search.spaces.csnet.network import fold_csnet
-from search.spaces.csnet.seeded import NOTE, seeded_csnet
+from search.spaces.csnet.seeded import UNTRAINED_NOTE, seeded_csnet
 from targets.errors import KitError, UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
 INPUT_NAME, OUTPUT_NAME = "image", "saliency"
-SEEDED_NOTE = NOTE
-"""What a reader must know about a file that was exported from an architecture alone."""
 
 
 def deployable(network: nn.Module | CSNetArch, seed: int = 0) -> nn.Module:
@@ -98,7 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KitError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"{options.out}: {options.out.stat().st_size:,} bytes; {SEEDED_NOTE}\n")
+    sys.stdout.write(f"{options.out}: {options.out.stat().st_size:,} bytes; {UNTRAINED_NOTE}\n")
     return 0
 
 

@@ -19,7 +19,8 @@ from targets.extras import require
 if TYPE_CHECKING:
     from torch import nn
 
-NOTE = "untrained weights: for latency only"
+UNTRAINED_NOTE = "untrained weights: for latency only"
+"""What a reader must know about a network that was made from an architecture alone."""
 _SIZE = 128
 _IMAGES = 16
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)

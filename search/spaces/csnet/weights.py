@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from search.spaces.csnet.arch import DEPTHS, DILATIONS, CSNetArch
 from search.spaces.csnet.network import build_csnet
 from targets.errors import InvalidModel
 from targets.extras import require
+from targets.onnx_graph import printable
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 Tensors = Mapping[str, "torch.Tensor"]
 MAX_BYTES = 200_000_000
 """A CSNet checkpoint is well below this; a larger file is something else."""
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_INTEGERS = ("uint8", "int8", "int16", "int32", "int64")
 
 
 def load_checkpoint(path: Path | str) -> nn.Module:
@@ -33,7 +37,8 @@ def load_checkpoint(path: Path | str) -> nn.Module:
         The network in training form and eval mode; its ``arch`` was derived from the shapes.
 
     Raises:
-        InvalidModel: If the file cannot be read safely, or any tensor is missing, unexpected or of a wrong shape.
+        InvalidModel: If the file cannot be read safely, or any tensor is missing, unexpected, of a wrong shape, not
+            plain (dense, with all its elements stored) or not finite.
         MissingExtra: If torch is not installed.
     """
     path = Path(path)
@@ -43,16 +48,20 @@ def load_checkpoint(path: Path | str) -> nn.Module:
     wanted = network.state_dict()
     found = _renamed(state, network.arch, str(path))
     problems = [f"missing {name}" for name in wanted if name not in found]
-    problems += [f"unexpected {name}" for name in found if name not in wanted]
+    problems += [f"unexpected {printable(name)}" for name in found if name not in wanted]
     problems += [
         f"{name} has shape {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
         for name in wanted
         if name in found and found[name].shape != wanted[name].shape
     ]
-    problems += [f"{name} is not finite" for name, tensor in found.items() if not tensor.isfinite().all()]
-    if problems:
-        raise _bad(str(path), f"{problems[0]} ({len(problems)} such problem(s))")
+    _refuse(path, problems)
+    size = sum(tensor.numel() * tensor.element_size() for tensor in wanted.values())
+    if size > MAX_BYTES:  # small files can claim as much: tensors may share what they store
+        raise _bad(str(path), f"its tensors have {size} bytes, more than {MAX_BYTES}")
+    for name, tensor in wanted.items():
+        _check_plain(str(path), name, found[name], _FLOATS if tensor.is_floating_point() else _INTEGERS)
     own = {name: found[name].to(wanted[name].dtype).clone() for name in wanted}
+    _refuse(path, [f"{name} is not finite" for name, tensor in own.items() if not tensor.isfinite().all()])
     network.load_state_dict(own, assign=True)
     return network.eval()  # type: ignore[no-any-return]
 
@@ -92,6 +101,25 @@ def arch_from_state(state: Tensors, where: str = "state dict") -> CSNetArch:
     return CSNetArch.checked(values, f"The CSNet in {where}")
 
 
+def _refuse(path: Path, problems: list[str]) -> None:
+    if problems:
+        raise _bad(str(path), f"{problems[0]} ({len(problems)} such problem(s))")
+
+
+def _check_plain(where: str, name: str, tensor: torch.Tensor, dtypes: tuple[str, ...]) -> None:
+    """Refuse what arithmetic cannot be trusted with: sparse, quantised, on no device, or larger than its storage."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    if tensor.layout != _torch().strided:
+        raise _bad(where, f"{name} is sparse ({str(tensor.layout).removeprefix('torch.')}), not dense")
+    if tensor.device.type != "cpu":
+        raise _bad(where, f"{name} holds no values (device {tensor.device.type})")
+    if tensor.is_quantized or kind not in dtypes:
+        raise _bad(where, f"{name} has elements of type {kind}, not one of {', '.join(dtypes)}")
+    needed, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if stored < needed:
+        raise _bad(where, f"{name} needs {needed} bytes for its shape and stores {stored}")
+
+
 def _torch() -> Any:
     return require("torch", "torch")
 
@@ -101,18 +129,45 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise _bad(str(path), "there is no such file")
     if path.stat().st_size > MAX_BYTES:
         raise _bad(str(path), f"it has {path.stat().st_size} bytes, more than {MAX_BYTES}")
+    _check_unpacked_size(path)
     try:
         content = _torch().load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _UNREADABLE as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise _bad(str(path), f"torch cannot read it as plain tensors ({first[:160]})") from error
+        raise _bad(str(path), f"torch cannot read it as plain tensors ({printable(first)})") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise _bad(str(path), "it holds no state_dict")
     for name, tensor in state.items():
-        if not isinstance(name, str) or not isinstance(tensor, _torch().Tensor):
-            raise _bad(str(path), f"state_dict entry {name!r} is not a named tensor")
+        if not isinstance(name, str) or not isinstance(tensor, _torch().Tensor) or tensor.is_nested:
+            raise _bad(str(path), f"state_dict entry {printable(repr(name))} is not a named tensor")
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def _check_unpacked_size(path: Path) -> None:
+    """Refuse a compressed archive that is small on disk only; torch writes none."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch's older layout, or something that torch refuses
+    if size > MAX_BYTES:
+        raise _bad(str(path), f"it unpacks to {size} bytes, more than {MAX_BYTES}")
 
 
 def _renamed(state: Tensors, arch: CSNetArch, where: str) -> dict[str, torch.Tensor]:
@@ -131,6 +186,7 @@ def _renamed(state: Tensors, arch: CSNetArch, where: str) -> dict[str, torch.Ten
         if tensor.ndim != 4 or tensor.shape[:2] != (sum(outputs), sum(inputs)):
             wanted = f"({sum(outputs)}, {sum(inputs)}, k, k)"
             raise _bad(where, f"{name} has shape {tuple(tensor.shape)}, not {wanted}")
+        _check_plain(where, name, tensor, _FLOATS)  # others cannot be split
         for j, rows in enumerate(_torch().split(tensor, list(outputs))):
             for i, block in enumerate(_torch().split(rows, list(inputs), 1)):
                 if math.prod(block.shape):
