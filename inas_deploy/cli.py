@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import signal
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     # A polite kill ends like Ctrl-C: the store is whole, and the last line says how to go on.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "±" still gets the figures
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name=DISTRIBUTION, standalone_mode=False)
     except TyperException as error:
@@ -74,6 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; nothing is left to say
         code = EXIT_OK
+    except (OSError, UnicodeError) as error:  # a name too long, a full disk: what no command foresaw
+        _complain(f"{error}. Check the file names and the space on the disk.")
+        code = EXIT_USAGE
     sys.exit(code or EXIT_OK)
 
 

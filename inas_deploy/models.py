@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import search
 from search.spaces.csnet.arch import CSNetArch
 from search.spaces.csnet.seeded import UNTRAINED_NOTE
 from search.spaces.names import SPACES, NamedArch, find_arch
@@ -28,7 +29,6 @@ DEFAULT_SIZE = (224, 224)
 SHIPPED_NAME = "csnet-x1"
 INPUT_NAME = "image"
 SEED = 0
-_CACHE_LAYOUT = 1
 _SHAPES_FIXED = "onnx shapes fixed"
 
 
@@ -223,7 +223,7 @@ def _exporters() -> dict[str, str]:
 
 def _exported(arch: CSNetArch, size: tuple[int, int], kind: Literal["onnx", "tflite"], cache_dir: Path | None) -> Path:
     """Export an architecture once; the key holds all that decides the file."""
-    key = f"{_CACHE_LAYOUT} {arch.sha256()} {size} {SEED} {_exporters()[kind]}"
+    key = f"{_recipe_sha256()} {arch.sha256()} {size} {SEED} {_exporters()[kind]}"
     name = f"{arch.space}-{arch.sha256()[:12]}-{size[0]}x{size[1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     folder = cache_folder(cache_dir)
     path, sums = folder / f"{name}.{kind}", folder / f"{name}.{kind}.sha256"
@@ -235,6 +235,14 @@ def _exported(arch: CSNetArch, size: tuple[int, int], kind: Literal["onnx", "tfl
     export(arch, path, input_size=size, seed=SEED)
     sums.write_text(sha256_of(path), encoding="ascii")
     return path
+
+
+def _recipe_sha256() -> str:
+    """Hash of the code that makes networks, weights and exports: an older recipe's file must not be taken for ours."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(search.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _make_folder(folder: Path) -> None:

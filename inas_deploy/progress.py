@@ -5,9 +5,11 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from inas_deploy.report.text import clean
 from targets.measure import Progress
 from targets.statistics import session_percentile_ms
 
@@ -54,11 +56,12 @@ class BenchProgress:
     def __call__(self, step: Progress) -> None:
         """Show one step."""
         self.saved, self.total = step.done, step.total
+        label = clean(step.variant.label)
         what = "per-op profile of " if step.step == "profile" else ""
-        self._bar.update(self._task, completed=step.done, total=step.total, description=f"{what}{step.variant.label}")
+        self._bar.update(self._task, completed=step.done, total=step.total, description=escape(f"{what}{label}"))
         if self.quiet or self.console.is_terminal or step.step == "started":
             return
-        line = f"[{step.done}/{step.total}] {step.step} {step.variant.label}"
+        line = f"[{step.done}/{step.total}] {step.step} {label}"
         if step.session is not None:
             p10_ms = session_percentile_ms(step.session, 10)
             line += f": p10 {p10_ms:.3f} ms, {len(step.session.samples_ns)} runs, id {step.session.session_id}"

@@ -69,10 +69,10 @@ def measure(
     if len({variant.key for variant in plan.variants}) < len(plan.variants):
         raise UsageError("two of the variants are the same thing", "Name each model, runtime and device once.")
     environment = capture_environment()
-    run = (store.unfinished(plan, environment) if resume else None) or store.begin(plan, environment)
+    run = store.unfinished(plan, environment) if resume else None
     total = len(plan.variants) * (plan.sessions + plan.per_op)
     done = 0
-    have = {variant.key: {s.index for s in store.sessions(run.run_id, variant.key)} for variant in plan.variants}
+    have = {v.key: {s.index for s in store.sessions(run.run_id, v.key)} if run else set() for v in plan.variants}
     for index, variant in plan.rounds():
         if index in have[variant.key]:
             done += 1
@@ -81,9 +81,12 @@ def measure(
         on_progress(Progress("started", done, total, variant))
         job = Job(task="time", artifact=variant.artifact, settings=variant.settings, index=index, seconds=plan.seconds)
         session = run_session(transports[variant.device], job)
+        # Begun with its first session: a request that is refused leaves no empty run behind.
+        run = run or store.begin(plan, environment)
         store.save_session(run.run_id, variant.key, session)
         done += 1
         on_progress(Progress("session", done, total, variant, session))
+    run = run or store.begin(plan, environment)
     for variant in plan.variants if plan.per_op else ():
         if store.profile(run.run_id, variant.key) == (None, ""):
             on_progress(Progress("started", done, total, variant))

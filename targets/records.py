@@ -68,7 +68,7 @@ class Artifact(Frozen):
     Attributes:
         path: File on this host.
         format: ``onnx`` or ``tflite``.
-        sha256: Hash of the file's bytes.
+        sha256: Hash of the file's bytes, mixed with those of its external data where it has any.
         source_sha256: Hash of what it was made from (its own where nothing was converted).
         inputs: Inputs in the artifact's own layout.
         layout: ``NCHW`` or ``NHWC`` as seen at the boundary.

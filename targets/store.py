@@ -95,8 +95,8 @@ class ResultStore:
     """
 
     def __init__(self, place: str | Path = DEFAULT_STORE) -> None:
-        self.place = str(place)
-        url = _url(self.place)
+        url = _url(str(place))
+        self.place = url.render_as_string(hide_password=True) if "://" in str(place) else str(place)
         sqlite = url.get_backend_name() == "sqlite"
         arguments: dict[str, Any] = {"timeout": 30.0, "isolation_level": None} if sqlite else {}
         try:

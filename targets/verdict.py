@@ -70,7 +70,8 @@ def _stability(sessions: Sequence[SessionRecord], stats: LatencyStats) -> list[_
         found.append((text, "measure longer (--seconds), on a quieter machine"))
     if stats.p10_spread > MAX_SPREAD:
         text = f"spread: p10 differs by {stats.p10_spread:.1%} (standard deviation) between sessions"
-        found.append((text, "take more sessions (--sessions) or use one thread (--threads 1)"))
+        one_thread = " or use one thread (--threads 1)" if sessions[0].settings.threads > 1 else ""
+        found.append((text, f"take more sessions (--sessions){one_thread}"))
     if len(sessions) >= 4:
         p10s = [session_percentile_ms(s, 10) for s in sorted(sessions, key=lambda s: s.index)]
         half = len(p10s) // 2

@@ -119,6 +119,11 @@ def time_session(job: Job) -> SessionRecord:
     )
 
 
+def _own_words(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else type(error).__name__
+
+
 def _infer(job: Job) -> None:
     model = get_runtime(job.settings.runtime).load(job.artifact, job.settings)
     model.feed({job.artifact.inputs[0].name: np.load(job.input_path, allow_pickle=False)})
@@ -147,7 +152,20 @@ def perform(job: Job) -> Answer:
         kind = error.kind if isinstance(error, SessionFailed) else kind
         return Answer(failure=Failure(what=error.what, fix=error.fix, kind=kind, error=type(error).__name__))
     except MemoryError:
-        failure = Failure(what="out of memory", kind=FailureKind.OUT_OF_MEMORY, error="SessionFailed")
+        failure = Failure(
+            what=f"{Path(job.artifact.path).name} on {job.settings.runtime}: out of memory",
+            fix="Free memory or take a smaller input.",
+            kind=FailureKind.OUT_OF_MEMORY,
+            error="SessionFailed",
+        )
+        return Answer(failure=failure)
+    except RuntimeError as error:  # what all three runtimes raise where a model fails while it runs
+        failure = Failure(
+            what=f"{Path(job.artifact.path).name} fails while it runs on {job.settings.runtime}: {_own_words(error)}",
+            fix="Inputs are seeded random values (integers 0 to 9): check that the model can take them.",
+            kind=FailureKind.BAD_ARTIFACT,
+            error="InvalidModel",
+        )
         return Answer(failure=failure)
     return Answer()
 

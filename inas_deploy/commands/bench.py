@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -30,12 +30,14 @@ from inas_deploy.commands.running import opened, run_plan
 from inas_deploy.report.html import ReportImage, write_html
 from inas_deploy.report.markdown import to_markdown
 from inas_deploy.report.terminal import bench_table, profile_view
+from inas_deploy.saliency import SaliencyResult
 from targets.errors import MissingProfile, UsageError
 from targets.files import write_atomic
 from targets.inventory import Device, load_inventory
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Precision, Variant
 from targets.store import DEFAULT_STORE
+from targets.transports.base import Transport
 
 
 def bench(
@@ -75,15 +77,15 @@ def bench(
     """
     if image_out is not None and image is None:
         raise UsageError("--image-out is given without --image", "Add --image PHOTO.")
-    check_outputs(report, markdown)
+    check_outputs(report, markdown, keep=[store, image, inventory, *(model or [])])
     known = load_inventory(inventory)
     devices = list({d.name: d for text in target or ["local"] for d in known.select(text)}.values())
     with opened(devices) as transports:
         variants = _variants(model, devices, runtime, precision, threads, shape)
         plan = BenchPlan(variants=tuple(variants), sessions=sessions, seconds=seconds, per_op=per_op)
-        places = check_pictures(image, image_out, variants) if image is not None else []
+        # Before the measuring: what the model cannot draw is said at once.
+        pictures = _pictures(image, image_out, [store, report, markdown], variants, transports)
         run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
-        pictures = draw_pictures(image, places, variants, transports) if image is not None else []
     if report is not None:
         write_html(run, report, images=[ReportImage(path=Path(p.output), caption=p.sentence) for p in pictures])
     if markdown is not None:
@@ -95,6 +97,20 @@ def bench(
     missing = [f"{m.variant.label}: {m.profile_failure}" for m in run.measurements if m.profile_failure]
     if missing:
         raise MissingProfile(f"measured, but without a per-op profile: {'; '.join(missing)}", "Or use --no-per-op.")
+
+
+def _pictures(
+    image: Path | None,
+    out: Path | None,
+    keep: Sequence[str | Path | None],
+    variants: Sequence[Variant],
+    transports: Mapping[str, Transport],
+) -> list[SaliencyResult]:
+    if image is None:
+        return []
+    places = check_pictures(image, out, variants)
+    check_outputs(None, *places, keep=[image, *keep, *(variant.artifact.path for variant in variants)])
+    return draw_pictures(image, places, variants, transports)
 
 
 def _variants(

@@ -77,7 +77,7 @@ def compare(
 
     inas-deploy compare net.onnx@openvino:fp32 net.onnx@openvino:bf16 --json
     """
-    check_outputs(report, markdown)
+    check_outputs(report, markdown, keep=[store, inventory, a, b])
     devices = load_inventory(inventory).select(target)
     if len(devices) != 1:
         raise UsageError(f"--target {target} names {len(devices)} devices", "Name one device.")

@@ -102,19 +102,26 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
     )
 
 
-def check_outputs(html: Path | None, *others: Path | None) -> None:
+def check_outputs(html: Path | None, *others: Path | None, keep: Sequence[str | Path | None] = ()) -> None:
     """Say before measuring what would otherwise be said after it.
 
     Args:
         html: A report to be written, which needs the ``report`` extra.
         others: Other files to be written.
+        keep: Files that are read or kept and must not be written over: models, the store, a photograph.
 
     Raises:
-        UsageError: If a place cannot be written.
+        UsageError: If a place cannot be written, or is named twice.
         MissingExtra: If the extra is not installed.
     """
+    taken = {Path(path).resolve(): path for path in keep if path is not None}
     for path in (html, *others):
+        if path is None:
+            continue
         check_writable(path)
+        if path.resolve() in taken:
+            raise UsageError(f"{path} would be written over", "Name another file.")
+        taken[path.resolve()] = path
     if html is not None:
         require("matplotlib", "report")
         require("jinja2", "report")

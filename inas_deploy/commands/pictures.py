@@ -64,7 +64,8 @@ def draw_pictures(
     """
     results = []
     todo = list(zip(variants, places, strict=True))
-    for variant, place in track(todo, "drawing", console=Console(stderr=True), transient=True):
+    console = Console(stderr=True)
+    for variant, place in track(todo, "drawing", console=console, transient=True, disable=not console.is_terminal):
         size = map_input_size(variant.artifact.inputs, variant.artifact.layout)
         results.append(saliency_side_by_side(image, _infer(variant, transports[variant.device]), size, place))
     return results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from inas_deploy.commands.options import Json, Store, check_outputs
 from inas_deploy.report.html import write_html
 from inas_deploy.report.markdown import to_markdown
 from inas_deploy.report.terminal import bench_table, comparison_panel, profile_view
+from inas_deploy.report.text import clean
 from targets.compare import MIN_PAIRS, compare
 from targets.errors import StoreError
 from targets.files import write_atomic
@@ -37,12 +40,12 @@ def report(
 
     inas-deploy report --html out.html --markdown out.md
     """
-    check_outputs(html, markdown)
+    check_outputs(html, markdown, keep=[store])
     if "://" not in store and not Path(store).exists():
         raise StoreError(f"store {store} does not exist", "Run a bench first, or name its --store.")
     with ResultStore(store) as results:
         if list_runs:
-            _list(results)
+            _list(results, as_json)
             return
         found = results.find(run)
         shown = assemble(results, found)
@@ -69,10 +72,23 @@ def report(
             console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _list(results: ResultStore) -> None:
+def _list(results: ResultStore, as_json: bool) -> None:
+    if as_json:
+        plain = [
+            {
+                "run_id": stored.run_id,
+                "created_at": stored.created_at.isoformat(),
+                "kind": stored.plan.kind,
+                "finished": stored.finished,
+                "variants": [variant.label for variant in stored.plan.variants],
+            }
+            for stored in results.runs()
+        ]
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
+        return
     table = Table("run", "started (UTC)", "kind", "state", "variants")
     for stored in results.runs():
         state = "complete" if stored.finished else "unfinished"
-        labels = "\n".join(variant.label for variant in stored.plan.variants)
+        labels = Text("\n".join(clean(variant.label) for variant in stored.plan.variants))
         table.add_row(stored.run_id[:12], f"{stored.created_at:%Y-%m-%d %H:%M}", stored.plan.kind, state, labels)
     Console().print(table)

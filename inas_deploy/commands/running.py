@@ -48,7 +48,9 @@ def run_plan(
     with ResultStore(store) as results, BenchProgress(console, quiet=quiet and not console.is_terminal) as progress:
         try:
             return measure(plan, results, transports, resume=resume, on_progress=progress)
-        except (KeyboardInterrupt, KitError):
+        except (KeyboardInterrupt, KitError) as stop:
+            if not progress.saved and isinstance(stop, KeyboardInterrupt):
+                console.print("stopped before the first session was done; nothing was kept", highlight=False)
             if progress.saved:
                 console.print(
                     f"stopped: {progress.saved} of {progress.total} steps are kept in {store}; "

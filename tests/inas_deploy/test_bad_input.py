@@ -186,3 +186,52 @@ def test_compare_refuses_unlike(capsys, folder):
     line = complaint(capsys, folder, "compare", "good.onnx", "net.onnx")
     assert "input shape" in line
     assert "--unlike" in line
+
+
+def test_outputs_never_replace_what_is_read_or_kept(capsys, folder):
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(folder / "photo.png")
+    for words in (
+        ("--model", "good.onnx", "--markdown", "good.onnx"),
+        ("--model", "good.onnx", "--markdown", "s.md", "--store", "s.md"),
+        ("--model", "good.onnx", "--markdown", "x", "--report", "x"),
+        ("--image", "photo.png", "--image-out", "photo.png"),
+    ):
+        assert "written over" in complaint(capsys, folder, "bench", *words)
+
+
+@pytest.mark.parametrize("option", ["--model", "--store", "--devices", "--report", "--markdown", "--image"])
+@pytest.mark.parametrize("end", ["", ".onnx"])
+def test_a_name_no_file_can_have(capsys, folder, option, end):
+    complaint(capsys, folder, "bench", option, "a" * 300 + end)
+
+
+def test_a_model_that_fails_while_it_runs(capsys, folder):
+    """A Gather whose indices lie outside: only running it tells."""
+    indices = numpy_helper.from_array(np.array([50], np.int64), "i")
+    reads = [helper.make_node("Gather", ["x", "i"], ["y"], "the_node")]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, (4,))]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1,))]
+    model = helper.make_model(
+        helper.make_graph(reads, "g", inputs, outputs, [indices]),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=9,
+    )
+    (folder / "gather.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(SystemExit) as stop:
+        main(["bench", "--model", "gather.onnx"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert stop.value.code == 2
+    assert "gather.onnx" in line
+    with ResultStore(folder / "inas_results.sqlite") as store:
+        assert store.runs() == []  # a refused request leaves no run that could never be finished
+
+
+def test_list_as_json(capsys, folder):
+    with ResultStore(folder / "s.sqlite"):
+        pass
+    with pytest.raises(SystemExit) as stop:
+        main(["report", "--store", "s.sqlite", "--list", "--json"])
+    assert not stop.value.code
+    assert capsys.readouterr().out == "[]\n"
