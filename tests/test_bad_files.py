@@ -117,7 +117,8 @@ def test_random_bytes_are_no_model(tmp_path, data):
 @example(data=_onnx().replace(b"strides@\x02", b"strides@\x00"))
 @example(data=_onnx().replace(b"\x01x\x12", b"\x01\xff\x12"))
 def test_a_damaged_model_is_described_or_refused(tmp_path, data):
-    _inspect(tmp_path, data)
+    described = _inspect(tmp_path, data)
+    assert described is None or described.node_count >= 0
 
 
 def test_every_short_beginning_of_a_model_is_refused(tmp_path):
@@ -126,34 +127,34 @@ def test_every_short_beginning_of_a_model_is_refused(tmp_path):
         assert _inspect(tmp_path, _onnx()[:length]) is None
 
 
-def _load(folder: Path, data: bytes) -> None:
+def _load(folder: Path, data: bytes) -> bool:
+    """Whether the inventory is read or refused as it should be; anything else raises."""
     path = folder / "devices.toml"
     path.write_bytes(data)
     try:
         devices = load_inventory(path).devices
     except UsageError as error:
         _one_line(error)
-        assert str(path) in str(error)
-    else:
-        assert devices[0].name == "local"
+        return str(path) in str(error)
+    return devices[0].name == "local"
 
 
 @QUICK
 @given(data=st.binary(max_size=300))
 def test_random_bytes_as_inventory(tmp_path, data):
-    _load(tmp_path, data)
+    assert _load(tmp_path, data)
 
 
 @QUICK
 @given(text=st.text(st.sampled_from("[]{}=.\"'#\n\\ adevics0123_-,:tT\x00\u2028"), max_size=120))
 def test_random_toml_as_inventory(tmp_path, text):
-    _load(tmp_path, text.encode())
+    assert _load(tmp_path, text.encode())
 
 
 @QUICK
 @given(data=damaged(TOML) | flipped(TOML))
 def test_a_damaged_inventory(tmp_path, data):
-    _load(tmp_path, data)
+    assert _load(tmp_path, data)
 
 
 VALUES = st.one_of(
@@ -171,7 +172,7 @@ KEYS = st.sampled_from(
 @QUICK
 @given(key=KEYS, value=VALUES)
 def test_any_value_of_any_key(tmp_path, key, value):
-    _load(tmp_path, f"[devices.a]\n{key} = {value}\n".encode())
+    assert _load(tmp_path, f"[devices.a]\n{key} = {value}\n".encode())
 
 
 @settings(max_examples=300, deadline=timedelta(seconds=5))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from targets.errors import InvalidModel, UsageError
-from targets.extras import require, version_of
+from targets.extras import version_of
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 from targets.runtimes.base import Tensors, seeded_inputs
 from targets.runtimes.checks import check_artifact, check_inputs, choose, copy_into
@@ -41,12 +41,10 @@ _DTYPES = {
 
 
 def module() -> Any:
-    """The ``onnxruntime`` package.
+    """The ``onnxruntime`` package, imported late because it takes long."""
+    import onnxruntime
 
-    Raises:
-        MissingExtra: If it cannot be imported.
-    """
-    return require("onnxruntime", "all")
+    return onnxruntime
 
 
 def session_options(settings: RunSettings) -> Any:
