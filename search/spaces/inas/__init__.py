@@ -1,0 +1,1 @@
+"""The iNAS space: backbone, transport and decoder searched together (Gu et al., ICCV 2021)."""

@@ -1,0 +1,141 @@
+"""What every search space offers, as data and as torch networks (torch is imported only by the network half)."""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from search.spaces.arch import Arch
+from search.spaces.block import BlockSpec, total
+from search.spaces.groups import ChannelPlan
+from targets.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+A = TypeVar("A", bound=Arch)
+
+
+class Space(ABC, Generic[A]):
+    """A set of architectures and the networks made from them.
+
+    Args:
+        id: Which of the class's spaces, for example ``inas-tiny``.
+        classes: Output maps; ``None`` for the space's own default.
+
+    Attributes:
+        id: As given; equals the architectures' ``space``.
+        classes: Output maps of the architectures drawn.
+    """
+
+    title: ClassVar[str]
+    """One line for people."""
+    arch_class: ClassVar[type[Any]]
+    """Class of the architectures."""
+    multiple: ClassVar[int]
+    """Height and width of the input must be multiples of this."""
+    default_classes: ClassVar[int] = 1
+    output_name: ClassVar[str] = "saliency"
+    """Name of the exported graph's output: ``saliency`` (0 to 1) or ``logits``."""
+
+    def __init__(self, id: str, classes: int | None = None) -> None:
+        self.id = id
+        self.classes = self.default_classes if classes is None else classes
+
+    @abstractmethod
+    def smallest(self) -> A:
+        """The architecture with the least of everything."""
+
+    @abstractmethod
+    def biggest(self) -> A:
+        """The architecture with the most of everything."""
+
+    @abstractmethod
+    def sample(self, rng: random.Random) -> A:
+        """Draw one architecture. Every architecture of the space can come up; equal generators draw equal ones."""
+
+    @abstractmethod
+    def neighbours(self, arch: A) -> Iterator[A]:
+        """Every architecture that differs in one choice: one width, depth, kernel, path or connection."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Number of architectures in the space."""
+
+    @abstractmethod
+    def validate(self, arch: A) -> None:
+        """Refuse an architecture that the space does not hold.
+
+        Raises:
+            UsageError: Naming the field by its path.
+        """
+
+    @abstractmethod
+    def build_supernet(self, *, seed: int = 0) -> nn.Module:
+        """The weight-sharing network of the whole space, in training form.
+
+        Its ``activate(arch)`` chooses the architecture that ``forward`` runs; at first the biggest.
+        """
+
+    @abstractmethod
+    def build_subnet(self, arch: A, *, seed: int = 0) -> nn.Module:
+        """One architecture's stand-alone network in training form (multi-branch, auxiliary heads).
+
+        ``network(image)`` gives the main output (N, classes, H, W); ``network(image, all_heads=True)`` a tuple with
+        the auxiliary outputs after it. ``network.arch`` is the architecture. The seed leaves torch's global generator
+        as it was.
+        """
+
+    @abstractmethod
+    def slice_from(self, supernet: nn.Module, arch: A) -> nn.Module:
+        """The subnet with the supernet's weights: leading channels, centres of kernels, chosen paths (copies)."""
+
+    def channel_plan(self, arch: A) -> ChannelPlan:
+        """Mask groups of an architecture's training form; empty where the space has none."""
+        return ChannelPlan()
+
+    def with_widths(self, arch: A, widths: Mapping[str, int]) -> A:
+        """The architecture with other widths by mask group.
+
+        Raises:
+            UsageError: If a group is unknown or a width is not possible.
+        """
+        raise UsageError(f"the space {self.id} has no mask groups", "Take one that has.")
+
+    def points(self) -> Mapping[str, A]:
+        """Further architectures with names of their own, such as ``bisenetv2``; they need not lie in the space."""
+        return {}
+
+    def point(self, name: str) -> A | None:
+        """The architecture of a name without a space id, such as ``csnet-x1.5``; ``None`` where there is none."""
+        return self.points().get(name)
+
+    def blocks(self, arch: A, input_size: tuple[int, int]) -> tuple[BlockSpec, ...]:
+        """The deployed network's blocks; see ``Arch.blocks``."""
+        return arch.blocks(input_size)
+
+    def cost(self, arch: A, input_size: tuple[int, int]) -> tuple[int, int]:
+        """Parameters and MACs of the deployed network."""
+        return total(arch.blocks(input_size))
+
+
+def check_multiple(input_size: tuple[int, int], multiple: int, name: str) -> None:
+    """Refuse an input size a network cannot take.
+
+    Args:
+        input_size: Height and width in pixels.
+        multiple: What both must be a multiple of.
+        name: How to call the network.
+
+    Raises:
+        UsageError: Saying the multiple and the next possible size.
+    """
+    height, width = input_size
+    if height < multiple or width < multiple or height % multiple or width % multiple:
+        near = tuple(max(multiple, round(size / multiple) * multiple) for size in input_size)
+        raise UsageError(
+            f"{name} cannot take an input of {height}x{width} (height x width)",
+            f"Both must be multiples of {multiple}, for example {near[0]}x{near[1]}.",
+        )
