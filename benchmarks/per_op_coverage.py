@@ -23,8 +23,9 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.nets import mixed
-from inas_deploy.models import artifact_for, cache_folder, resolve_model
-from search import export_torch
+from inas_deploy.model_cache import cache_folder
+from inas_deploy.models import artifact_for, resolve_model
+from search import export_torch, onnx_exporters
 from targets.inventory import load_inventory
 from targets.jobs import Job
 from targets.records import Artifact, OpProfile, RunSettings
@@ -43,7 +44,7 @@ def mixed_file(kind: str) -> Path:
         "onnx": (export_torch.onnx_exporter(), mixed.export_onnx),
         "tflite": (export_torch.tflite_exporter(), mixed.export_tflite),
     }[kind]
-    sources = [Path(module.__file__ or "").read_bytes() for module in (mixed, export_torch)]
+    sources = [Path(module.__file__ or "").read_bytes() for module in (mixed, export_torch, onnx_exporters)]
     key = hashlib.sha256(b"".join([exporter.encode(), *sources])).hexdigest()[:16]
     path = cache_folder() / f"mixed-{key}.{kind}"
     if not path.is_file():

@@ -14,7 +14,7 @@ class ShadowedPackage(ImportError):
     """Another file or folder answers to the name of one of the kit's own packages."""
 
 
-def _place_of(package: str) -> Path | None:
+def place_of(package: str) -> Path | None:
     """File or folder Python would import for a name, without importing it."""
     try:
         spec = find_spec(package)
@@ -35,7 +35,7 @@ def _is_command() -> bool:
 
 def _check_siblings() -> None:
     for package in _FLOORS:
-        place = _place_of(package)
+        place = place_of(package)
         if place == _ROOT / package:
             continue
         if place is None:

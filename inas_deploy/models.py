@@ -7,28 +7,24 @@ once into a cache folder; that needs the ``torch`` extra, or ``tflite-export`` f
 from __future__ import annotations
 
 import hashlib
-import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
-import search
-from search.spaces.csnet.arch import CSNetArch
-from search.spaces.csnet.seeded import UNTRAINED_NOTE
-from search.spaces.names import SPACES, NamedArch, find_arch
+from inas_deploy.model_cache import cache_folder, make_folder
+from inas_deploy.networks import Format, Network, Size, exported, exporter, find_network
+from search.spaces.arch import UNTRAINED_NOTE
 from targets.errors import UsageError
-from targets.files import sha256_of
 from targets.onnx_files import OnnxInfo, freeze_shapes, inspect_onnx
 from targets.records import Artifact
 from targets.tflite_files import tflite_artifact
 
 Shapes = Mapping[str, tuple[int, ...]]
 DEFAULT_SIZE = (224, 224)
+"""Height and width for every network where none is given: that of the papers' saliency tables."""
 SHIPPED_NAME = "csnet-x1"
 INPUT_NAME = "image"
-SEED = 0
 _SHAPES_FIXED = "onnx shapes fixed"
 
 
@@ -41,7 +37,7 @@ class ModelSource:
         path: The ONNX or TFLite file; ready to load.
         format: Format of ``path``.
         note: What a reader must know about it, for example that its weights are not trained.
-        arch_json: Architecture of one of the kit's own networks, else ``None``.
+        network: What the file was exported from where it is one of the kit's own networks, else ``None``.
         input_size: Height and width of one of the kit's own networks, else ``None``.
         source_sha256: Hash of the file given, weights in files beside it included, where ``path`` is a copy of it
             with fixed shapes, else ``None``.
@@ -51,10 +47,10 @@ class ModelSource:
 
     name: str
     path: Path
-    format: Literal["onnx", "tflite"]
+    format: Format
     note: str = ""
-    arch_json: str | None = None
-    input_size: tuple[int, int] | None = None
+    network: Network | None = None
+    input_size: Size | None = None
     source_sha256: str | None = None
     shapes: Shapes | None = None
     cache_dir: Path | None = None
@@ -65,20 +61,12 @@ def shipped_model() -> Path:
     return Path(__file__).parent / "data" / f"{SHIPPED_NAME}.onnx"
 
 
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """Where exports are kept: the given folder, ``$XDG_CACHE_HOME/inas_deploy`` or ``~/.cache/inas_deploy``."""
-    if cache_dir is not None:
-        return cache_dir
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification says that a relative path is to be ignored.
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "inas_deploy"  # noqa: PTH117
-
-
 def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | None = None) -> ModelSource:
     """Find a model by network name or file.
 
     Args:
-        text: ``csnet-x1``, another network name, or the path of an ``.onnx`` or ``.tflite`` file.
+        text: A network name such as ``csnet-x1``, ``inas:smallest`` or ``rival:u2net``, or the path of an ``.onnx``
+            or ``.tflite`` file, or of a ``.json`` file with an architecture.
         shapes: Static shapes by input name. For an ONNX file they fix open dimensions; for a network,
             ``{"image": (1, 3, H, W)}`` chooses the input size.
         cache_dir: Where exports are kept, instead of the user's cache folder.
@@ -100,15 +88,11 @@ def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | 
             raise UsageError(f"{text}: a .tflite file has fixed shapes", "Leave the shapes out.")
         tflite_artifact(path)
         return ModelSource(path.name, path, "tflite")
-    named = _named(text)
-    size = _input_size(named, shapes)
-    if named.name == SHIPPED_NAME and size == DEFAULT_SIZE:
-        path = shipped_model()
-    else:
-        path = _exported(named.arch, size, "onnx", cache_dir)
-    return ModelSource(
-        named.name, path, "onnx", UNTRAINED_NOTE, named.arch.to_json(), size, shapes=None, cache_dir=cache_dir
-    )
+    name, network = find_network(text)
+    size = _input_size(name, network, shapes)
+    shipped = name == SHIPPED_NAME and size == DEFAULT_SIZE
+    path = shipped_model() if shipped else exported(network, size, "onnx", cache_dir)
+    return ModelSource(name, path, "onnx", UNTRAINED_NOTE, network, size, cache_dir=cache_dir)
 
 
 def artifact_for(source: ModelSource, formats: tuple[str, ...]) -> Artifact:
@@ -128,11 +112,9 @@ def artifact_for(source: ModelSource, formats: tuple[str, ...]) -> Artifact:
     """
     if source.format in formats:
         return tflite_artifact(source.path) if source.format == "tflite" else _onnx_artifact(source)
-    if "tflite" in formats and source.arch_json is not None and source.input_size is not None:
-        arch = CSNetArch.from_json(source.arch_json)
-        path = _exported(arch, source.input_size, "tflite", source.cache_dir)
-        converter = _exporters()["tflite"]
-        return tflite_artifact(path, source_sha256=arch.sha256(), converter=converter)
+    if "tflite" in formats and source.network is not None and source.input_size is not None:
+        path = exported(source.network, source.input_size, "tflite", source.cache_dir)
+        return tflite_artifact(path, source_sha256=source.network.sha256, converter=exporter("tflite"))
     if "tflite" in formats:
         raise UsageError(
             f"{source.name} is an ONNX file and this runtime loads .tflite only",
@@ -151,18 +133,6 @@ def _file(text: str) -> Path:
     return Path(text)
 
 
-def _named(text: str) -> NamedArch:
-    """The network of a name; a folder or file that happens to have the name does not hide it."""
-    try:
-        return find_arch(text)
-    except UsageError as error:
-        if "/" in text or os.path.exists(text):  # noqa: PTH110  # as in _file
-            raise UsageError(
-                f"cannot tell what {text} is", "Give an .onnx or .tflite file, or a network name."
-            ) from error
-        raise
-
-
 def _onnx_source(path: Path, shapes: Shapes | None, cache_dir: Path | None) -> ModelSource:
     info = inspect_onnx(path, shapes)
     if not info.frozen:
@@ -171,7 +141,7 @@ def _onnx_source(path: Path, shapes: Shapes | None, cache_dir: Path | None) -> M
     key = hashlib.sha256(f"{source} {[(s.name, s.shape) for s in info.inputs]}".encode()).hexdigest()
     frozen = cache_folder(cache_dir) / f"{path.stem}-{key[:24]}.onnx"
     if not frozen.is_file():
-        _make_folder(frozen.parent)
+        make_folder(frozen.parent)
         freeze_shapes(path, {spec.name: spec.shape for spec in info.inputs}, frozen)
     return ModelSource(
         path.name, frozen, "onnx", "open dimensions fixed", source_sha256=source, shapes=shapes, cache_dir=cache_dir
@@ -187,8 +157,8 @@ def _model_sha256(info: OnnxInfo) -> str:
 def _onnx_artifact(source: ModelSource) -> Artifact:
     info = inspect_onnx(source.path)
     sha256 = _model_sha256(info)
-    if source.arch_json is not None:
-        made_from, converter = hashlib.sha256(source.arch_json.encode()).hexdigest(), "torch.onnx"
+    if source.network is not None:
+        made_from, converter = source.network.sha256, "torch.onnx"
     elif source.source_sha256 is not None:
         made_from, converter = source.source_sha256, _SHAPES_FIXED
     else:
@@ -203,52 +173,13 @@ def _onnx_artifact(source: ModelSource) -> Artifact:
     )
 
 
-def _input_size(named: NamedArch, shapes: Shapes | None) -> tuple[int, int]:
-    if not shapes:
-        return DEFAULT_SIZE
-    wanted = shapes.get(INPUT_NAME) or next(iter(shapes.values()))
-    if len(shapes) != 1 or len(wanted) != 4 or tuple(wanted[:2]) != (1, 3) or set(shapes) - {INPUT_NAME, ""}:
-        given = ", ".join(f"{name}{'=' * bool(name)}{'x'.join(map(str, shape))}" for name, shape in shapes.items())
-        raise UsageError(f"{named.name} cannot take the shape {given}", f"Give {INPUT_NAME}=1x3xHxW.")
-    size = (wanted[2], wanted[3])
-    named.space.check_size(size)
+def _input_size(name: str, network: Network, shapes: Shapes | None) -> Size:
+    size = DEFAULT_SIZE
+    if shapes:
+        wanted = next(iter(shapes.values()))
+        if len(shapes) != 1 or len(wanted) != 4 or tuple(wanted[:2]) != (1, 3) or set(shapes) - {INPUT_NAME, ""}:
+            given = ", ".join(f"{key}{'=' * bool(key)}{'x'.join(map(str, shape))}" for key, shape in shapes.items())
+            raise UsageError(f"{name} cannot take the shape {given}", f"Give {INPUT_NAME}=1x3xHxW.")
+        size = (wanted[2], wanted[3])
+    network.check_size(size)
     return size
-
-
-def _exporters() -> dict[str, str]:
-    from search import export_torch
-
-    return {"onnx": export_torch.onnx_exporter(), "tflite": export_torch.tflite_exporter()}
-
-
-def _exported(arch: CSNetArch, size: tuple[int, int], kind: Literal["onnx", "tflite"], cache_dir: Path | None) -> Path:
-    """Export an architecture once; the key holds all that decides the file."""
-    key = f"{_recipe_sha256()} {arch.sha256()} {size} {SEED} {_exporters()[kind]}"
-    name = f"{arch.space}-{arch.sha256()[:12]}-{size[0]}x{size[1]}-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    folder = cache_folder(cache_dir)
-    path, sums = folder / f"{name}.{kind}", folder / f"{name}.{kind}.sha256"
-    if path.is_file() and sums.is_file() and sums.read_text(encoding="ascii", errors="replace") == sha256_of(path):
-        return path
-    _make_folder(folder)
-    exporter: Any = importlib.import_module(SPACES[arch.space].exporter)
-    export = exporter.export_onnx if kind == "onnx" else exporter.export_tflite
-    export(arch, path, input_size=size, seed=SEED)
-    sums.write_text(sha256_of(path), encoding="ascii")
-    return path
-
-
-def _recipe_sha256() -> str:
-    """Hash of the code that makes networks, weights and exports: an older recipe's file must not be taken for ours."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(search.__file__).parent.rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"cannot make the cache folder {folder} ({error.strerror})", "Set XDG_CACHE_HOME to a writable folder."
-        ) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search.onnx_exporters import OPSET, check_opset, to_onnx
 from targets.errors import InvalidModel
 from targets.extras import require, version_of
 from targets.files import write_atomic
@@ -24,18 +25,16 @@ from targets.files import write_atomic
 if TYPE_CHECKING:
     from torch import nn
 
-OPSET = 20
-"""Newest opset that keeps attention as plain operations; 23 and later emit one ``Attention`` node."""
 TOLERANCE = 1e-5
 """Largest difference to eager torch that an export may have, relative to the largest output (at least 1)."""
-KEPT_METADATA = ("pkg.torch.onnx.name_scopes",)
-"""Node metadata that says which module a node came from; everything else (stack traces, paths) is dropped."""
+TFLITE_TOLERANCE = 1e-4
+"""The same for TFLite, whose CPU kernels sum in another order."""
 _NOISY_LOGGERS = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir", "litert_torch", "jax", "absl")
 
 
-def onnx_exporter() -> str:
+def onnx_exporter(opset: int = OPSET) -> str:
     """Name and versions of the ONNX exporter, for records and cache keys."""
-    return f"torch {version_of('torch')} onnxscript {version_of('onnxscript')} opset {OPSET}"
+    return f"torch {version_of('torch')} onnxscript {version_of('onnxscript')} opset {opset}"
 
 
 def tflite_exporter() -> str:
@@ -50,6 +49,7 @@ def export_onnx(
     *,
     input_name: str = "image",
     output_name: str = "output",
+    opset: int = OPSET,
     seed: int = 0,
 ) -> Path:
     """Export a module with one input and one output to ONNX.
@@ -60,34 +60,26 @@ def export_onnx(
         shape: Input shape, batch first.
         input_name: Name of the graph's input.
         output_name: Name of the graph's output.
+        opset: Operator set version, 11 to 22: what the device's runtime reads.
         seed: Seed of the input on which the numbers are compared.
 
     Returns:
         The path written.
 
     Raises:
+        UsageError: If the opset is out of range.
         MissingExtra: If torch or onnxscript is not installed.
         InvalidModel: If the file does not give torch's numbers in ONNX Runtime.
     """
+    check_opset(opset)
     torch = require("torch", "torch")
-    require("onnxscript", "torch")
     import onnx
 
     example = torch.from_numpy(_example(shape, seed))
     module = module.eval()
     with quiet(), torch.no_grad():
         expected = module(example).numpy()
-        program = torch.onnx.export(
-            module,
-            (example,),
-            input_names=[input_name],
-            output_names=[output_name],
-            opset_version=OPSET,
-            dynamo=True,
-            verbose=False,
-        )
-    model: onnx.ModelProto = program.model_proto
-    _strip(model)
+        model = to_onnx(module, example, input_name=input_name, output_name=output_name, opset=opset)
     onnx.checker.check_model(model, full_check=True)
 
     def check(file: Path) -> None:
@@ -95,7 +87,7 @@ def export_onnx(
 
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {input_name: example.numpy()})
-        _compare(found, expected, f"the ONNX export {path}")
+        _compare(found, expected, f"the ONNX export {path}", TOLERANCE)
 
     return _publish(path, model.SerializeToString(deterministic=True), check)
 
@@ -138,7 +130,8 @@ def export_tflite(module: nn.Module, path: Path | str, shape: tuple[int, ...], *
             interpreter.allocate_tensors()
             interpreter.set_tensor(interpreter.get_input_details()[0]["index"], nhwc)
             interpreter.invoke()
-        _compare(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]), expected, f"the export {path}")
+        found = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+        _compare(found, expected, f"the TFLite export {path}", TFLITE_TOLERANCE)
 
     return _publish(path, content, check)
 
@@ -228,37 +221,16 @@ def _quiet_descriptor() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _strip(model: Any) -> None:
-    """Drop metadata that could carry paths of the build machine."""
-    for owner in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.graph.initializer):
-        _keep(owner)
-    for value in (*model.graph.input, *model.graph.output):
-        _keep(value)
-    for function in model.functions:
-        for owner in (function, *function.node, *function.value_info):
-            _keep(owner)
-    model.doc_string = ""
-    model.graph.doc_string = ""
-    for node in model.graph.node:
-        node.doc_string = ""
-
-
-def _keep(owner: Any) -> None:
-    kept = [(item.key, item.value) for item in owner.metadata_props if item.key in KEPT_METADATA]
-    del owner.metadata_props[:]
-    for key, value in kept:
-        owner.metadata_props.add(key=key, value=value)
-
-
 def _example(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
-def _compare(found: NDArray[Any], expected: NDArray[Any], what: str) -> None:
-    scale = max(1.0, float(np.abs(expected).max()))
+def _compare(found: NDArray[Any], expected: NDArray[Any], what: str, tolerance: float) -> None:
+    limit = tolerance * max(1.0, float(np.abs(expected).max()))
     difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else float("inf")
-    if not difference <= TOLERANCE * scale:
+    if not difference <= limit:
         raise InvalidModel(
             f"{what} differs from torch by {difference:.3g} (shape {found.shape} against {expected.shape})",
-            f"The limit is {TOLERANCE * scale:.1g}; report the model and the versions: {onnx_exporter()}.",
+            f"The limit is {limit:.1g}; report the model and the versions: torch {version_of('torch')}, "
+            f"onnxscript {version_of('onnxscript')}, litert-torch {version_of('litert-torch')}.",
         )

@@ -16,6 +16,7 @@ from inas_deploy.commands.options import (
     Choice,
     Inventory,
     Json,
+    Models,
     Resume,
     Seconds,
     Shape,
@@ -41,9 +42,7 @@ from targets.transports.base import Transport
 
 
 def bench(
-    model: Annotated[
-        list[str] | None, typer.Option(help="Name (csnet-x1, csnet-x2, ...), .onnx or .tflite file. Repeatable.")
-    ] = None,
+    model: Models = None,
     target: Annotated[list[str] | None, typer.Option(help="Device name or tag from the inventory. Repeatable.")] = None,
     runtime: Annotated[list[str] | None, typer.Option(help="onnxruntime, openvino or tflite. Repeatable.")] = None,
     precision: Annotated[Precision | None, typer.Option(help="Numeric type to compute in.")] = None,
@@ -70,6 +69,10 @@ def bench(
     inas-deploy bench --model net.onnx --runtime openvino --runtime onnxruntime
 
     inas-deploy bench --model net.onnx --shape input=1x3x224x224 --report out.html
+
+    inas-deploy bench --model inas:smallest --model rival:u2net-small --runtime onnxruntime --runtime tflite
+
+    inas-deploy bench --model bisenetv2 --shape image=1x3x512x1024
 
     inas-deploy bench --target android --json > result.json
 

@@ -75,6 +75,8 @@ def compare(
 
     inas-deploy compare csnet-x1@onnxruntime csnet-x1@openvino --margin 5
 
+    inas-deploy compare rival:u2net-small inas:biggest
+
     inas-deploy compare net.onnx@openvino:fp32 net.onnx@openvino:bf16 --json
     """
     check_outputs(report, markdown, keep=[store, inventory, a, b])

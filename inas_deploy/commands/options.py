@@ -25,6 +25,13 @@ from targets.runtimes.registry import get_runtime
 DEFAULT_MODEL = "csnet-x1"
 DEFAULT_RUNTIME = "onnxruntime"
 
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Network name (csnet-x1, inas:smallest, bisenetv2, rival:u2net, ...), .onnx or .tflite file, "
+        "or .json file with an architecture. Repeatable."
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Intra-op threads. 1, the default, repeats best on a shared host.")
 ]
@@ -33,7 +40,11 @@ Store = Annotated[str, typer.Option(help="Result store: a file name, or an SQLAl
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
 Resume = Annotated[bool, typer.Option(help="Go on with the newest unfinished run of exactly this request.")]
 Shape = Annotated[
-    list[str] | None, typer.Option(help="Static shape for a dynamic input: [bold]input=1x3x224x224[/bold]. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="Static shape for a dynamic input: [bold]input=1x3x224x224[/bold]. Repeatable. "
+        "Named networks are made for [bold]image=1x3x224x224[/bold] unless this says another size."
+    ),
 ]
 Inventory = Annotated[
     Path | None, typer.Option("--devices", help="Inventory file; ./devices.toml by default, if it is there.")
@@ -64,7 +75,7 @@ def waiting(text: str) -> AbstractContextManager[object]:
 
 def load_model(text: str, shapes: Sequence[str] | None) -> ModelSource:
     """Find a model by name or file, with the shapes given on the command line; exports it where needed."""
-    with waiting(f"preparing {text}"):
+    with waiting(f"preparing {text} (an export is made once and kept)"):
         return resolve_model(text, shapes=dict(parse_shape_option(shape) for shape in shapes or ()) or None)
 
 
@@ -89,7 +100,7 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         threads=choice.threads,
         pinned_cores=device.pinned_cores,
     )
-    with waiting(f"preparing {choice.source.name} for {choice.runtime}"):
+    with waiting(f"preparing {choice.source.name} for {choice.runtime} (an export is made once and kept)"):
         artifact = artifact_for(choice.source, runtime.formats)
     return make_variant(
         choice.source.name,

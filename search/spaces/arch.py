@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from search.spaces.block import BlockSpec
 from targets.errors import UsageError
@@ -17,6 +17,8 @@ Width = Annotated[int, Field(ge=1, le=8192, strict=True)]
 """A channel count; a bool, a float or a string is refused."""
 Classes = Annotated[int, Field(ge=1, le=1000, strict=True)]
 """Output maps: 1 for saliency, else the number of classes."""
+UNTRAINED_NOTE = "untrained weights: for latency only"
+"""What a reader must know about a network that was made from an architecture alone."""
 
 
 class Arch(Frozen):
@@ -32,6 +34,13 @@ class Arch(Frozen):
 
     schema_version: Any
     space: Any
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _whole_number(cls, value: object) -> object:
+        if type(value) is not int:  # a literal 1 would take True and 1.0
+            raise ValueError("must be a whole number")
+        return value
 
     @abstractmethod
     def blocks(self, input_size: tuple[int, int]) -> tuple[BlockSpec, ...]:

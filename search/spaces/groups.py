@@ -15,8 +15,12 @@ class MaskGroup:
         width: Channels in this architecture.
         floor: Least number of channels that stay.
         masked: Paths of the modules whose output is multiplied with the group's mask. Each must be the last module
-            before the channels are used, so that a masked channel is exactly zero wherever it is read.
+            before the channels are used, so that a masked channel is exactly zero wherever it is read. The output's
+            channels are those of the module's entry in ``ChannelPlan.layers``; without one, those of the groups that
+            name the module, one after the other in the plan's order.
         family: Groups of one family may not all vanish; alone in its family where empty.
+        norms: Paths of the batch norms whose scale says what a channel is worth; every norm that has the group among
+            its outputs where empty.
     """
 
     name: str
@@ -24,6 +28,7 @@ class MaskGroup:
     floor: int
     masked: tuple[str, ...]
     family: str = ""
+    norms: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,13 @@ class LayerChannels:
             for a layer that works channel by channel (depthwise, norm, PReLU).
         outputs: Likewise for the output channels.
         repeat: Output channels per group channel (a grouped convolution with ``repeat`` outputs a channel), else 1.
+        input_repeat: Input channels per group channel (patches of tokens, channel by channel), else 1.
     """
 
     inputs: tuple[str | int, ...]
     outputs: tuple[str | int, ...]
     repeat: int = 1
+    input_repeat: int = 1
 
 
 @dataclass(frozen=True)

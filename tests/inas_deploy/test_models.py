@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from inas_deploy import models
+import inas_deploy
+from inas_deploy import model_cache
 from inas_deploy.models import artifact_for, resolve_model, shipped_model
+from inas_deploy.networks import ArchNetwork, RivalNetwork, find_network
 from search.spaces.csnet.arch import CSNetArch
+from search.spaces.registry import find_arch
 from targets.errors import KitError, UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def file_hash(path):
@@ -61,24 +67,146 @@ def test_shipped_network():
     source = resolve_model("csnet-x1")
     assert source.path == shipped_model()
     assert source.input_size == (224, 224)
-    assert CSNetArch.from_json(source.arch_json) == CSNetArch.fixed(1)
+    assert source.network == ArchNetwork(CSNetArch.fixed(1))
     artifact = artifact_for(source, ("onnx",))
     assert artifact.source_sha256 == CSNetArch.fixed(1).sha256()
     assert artifact.format == "onnx"
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
-def test_another_network_is_exported_once(tmp_path, monkeypatch):
-    shapes = {"image": (1, 3, 32, 48)}
-    first = resolve_model("csnet-x0.5-s1-0", shapes=shapes, cache_dir=tmp_path)
+def test_another_network_is_exported_once_and_then_found_without_torch(tmp_path):
+    name, shapes = "csnet-x0.5-s1-0", {"image": (1, 3, 32, 48)}
+    first = resolve_model(name, shapes=shapes, cache_dir=tmp_path)
     stamp = first.path.stat().st_mtime_ns
     assert artifact_for(first, ("onnx",)).inputs[0].shape == (1, 3, 32, 48)
-    again = resolve_model("csnet-x0.5-s1-0", shapes=shapes, cache_dir=tmp_path)
-    assert again.path == first.path
-    assert again.path.stat().st_mtime_ns == stamp
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from inas_deploy.models import resolve_model\n"
+        f"print(resolve_model({name!r}, shapes={shapes!r}, cache_dir=Path(sys.argv[1])).path, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == [str(first.path), "False"], done.stderr
+    assert first.path.stat().st_mtime_ns == stamp
+
+
+def test_a_damaged_export_is_made_again(tmp_path, monkeypatch):
+    calls = fake_export(monkeypatch)
+    first = resolve_model("csnet-x2", cache_dir=tmp_path)
     first.path.write_bytes(b"damaged")
-    repaired = resolve_model("csnet-x0.5-s1-0", shapes=shapes, cache_dir=tmp_path)
-    assert artifact_for(repaired, ("onnx",)).inputs[0].shape == (1, 3, 32, 48)
+    repaired = resolve_model("csnet-x2", cache_dir=tmp_path)
+    assert (repaired.path, len(calls)) == (first.path, 2)
+    assert artifact_for(repaired, ("onnx",)).inputs[0].shape == (1, 3, 224, 224)
+
+
+def fake_export(monkeypatch):
+    """Exporting replaced by a copy of a tiny file; the calls are listed."""
+    calls = []
+
+    def export(network, path, size, format):
+        calls.append((network.file_stem, size, format))
+        write_onnx(path, [1, 3, *size])
+
+    for kind in (ArchNetwork, RivalNetwork):
+        monkeypatch.setattr(kind, "export", export)
+    return calls
+
+
+@pytest.mark.parametrize("name", ["inas:smallest", "rtseg-c11:random-3", "BiSeNetV2", "csnet-x2", "rival:u2net-small"])
+def test_every_kind_of_name_is_exported_at_the_size_asked_for(name, tmp_path, monkeypatch):
+    calls = fake_export(monkeypatch)
+    source = resolve_model(name, cache_dir=tmp_path)
+    assert source.name == name.lower()
+    assert source.note == "untrained weights: for latency only"
+    artifact = artifact_for(source, ("onnx",))
+    assert artifact.inputs[0].shape == (1, 3, 224, 224)
+    assert artifact.source_sha256 == source.network.sha256
+    wide = resolve_model(name, shapes={"image": (1, 3, 64, 96)}, cache_dir=tmp_path)
+    assert artifact_for(wide, ("onnx",)).inputs[0].shape == (1, 3, 64, 96)
+    again = resolve_model(name, cache_dir=tmp_path)
+    assert (again.path, len(calls)) == (source.path, 2)
+    with pytest.raises(UsageError, match="cannot take an input of 225x0"):
+        resolve_model(name, shapes={"image": (1, 3, 225, 0)}, cache_dir=tmp_path)
+
+
+def test_an_architecture_in_a_json_file_is_a_network(tmp_path, monkeypatch):
+    calls = fake_export(monkeypatch)
+    file = tmp_path / "mine.json"
+    file.write_text(find_arch("inas:random-1").to_json())
+    source = resolve_model(str(file), cache_dir=tmp_path / "cache")
+    assert source.name == "mine.json"
+    assert source.network.arch == find_arch("inas:random-1")
+    named = resolve_model("inas:random-1", cache_dir=tmp_path / "cache")
+    assert (named.path, len(calls)) == (source.path, 1)
+    assert named.path.name.startswith(f"inas-{source.network.sha256[:12]}-224x224-")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "the architecture is no JSON"),
+        ("[1]", "names no space"),
+        ('{"space": "nowhere"}', "there is no search space 'nowhere'"),
+        ('{"space": "inas"}', "stem"),
+        (None, "cannot read"),
+    ],
+)
+def test_a_bad_architecture_file_is_one_line_with_its_name(text, says, tmp_path):
+    file = tmp_path / "mine.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UsageError) as caught:
+        resolve_model(str(file))
+    assert says in str(caught.value)
+    assert "mine.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_changed_recipe_is_exported_anew(tmp_path, monkeypatch):
+    calls = fake_export(monkeypatch)
+    code = tmp_path / "code"
+    code.mkdir()
+    monkeypatch.setattr(RivalNetwork, "code", (code,))
+    first = resolve_model("rival:u2net", cache_dir=tmp_path)
+    assert resolve_model("rival:u2net", cache_dir=tmp_path).path == first.path
+    (code / "net.py").write_text("changed = True")
+    assert resolve_model("rival:u2net", cache_dir=tmp_path).path != first.path
+    assert len(calls) == 2
+
+
+def test_a_rivals_recipe_covers_its_own_files_and_an_architectures_does_not():
+    (_, rival), (_, arch) = find_network("rival:u2net"), find_network("inas:smallest")
+    assert [folder.name for folder in rival.code] == ["search", "rivals"]
+    assert [folder.name for folder in arch.code] == ["search"]
+    assert {path.name for path in rival.code[1].rglob("*.py")} >= {"u2net.py", "layers.py"}
+
+
+def test_rivals_come_with_the_source_checkout_only(tmp_path, monkeypatch):
+    installed = tmp_path / "site-packages"
+    (installed / "benchmarks").mkdir(parents=True)  # a stranger's package of that name beside the installed kit
+    monkeypatch.setattr(inas_deploy, "__file__", str(installed / "inas_deploy" / "__init__.py"))
+    with pytest.raises(UsageError, match=r"do not come with the installed kit. Take the source checkout"):
+        find_network("rival:u2net")
+
+
+def test_a_strangers_benchmarks_package_is_never_imported(tmp_path):
+    (tmp_path / "benchmarks" / "rivals").mkdir(parents=True)
+    for folder in ("benchmarks", "benchmarks/rivals"):
+        (tmp_path / folder / "__init__.py").write_text("raise SystemExit('imported')")
+    code = (
+        "from inas_deploy.models import resolve_model\n"
+        "from targets.errors import UsageError\n"
+        "try: resolve_model('rival:u2net')\n"
+        "except UsageError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "benchmarks shadows the kit's own package 'benchmarks'. Start from" in done.stdout, done.stderr
 
 
 def test_onnx_file_static_and_open(tmp_path):
@@ -154,6 +282,10 @@ def test_foreign_onnx_cannot_become_tflite(tmp_path):
         ("absent.tflite", None, "there is no file"),
         ("some/where", None, "cannot tell what"),
         ("csnet-y1", None, "csnet-x1"),
+        ("inas:smalest", None, "Take inas:smallest"),
+        ("ians:smallest", None, "Did you mean"),
+        ("rival:", None, "there is no rival"),
+        ("rival:u2", None, "Did you mean rival:u2net"),
         ("csnet-x1", {"image": (1, 3, 225, 224)}, "multiples of 16"),
         ("csnet-x1", {"image": (2, 3, 224, 224)}, "image=2x3x224x224. Give image=1x3xHxW."),
         ("csnet-x1", {"other": (1, 3, 224, 224)}, "other=1x3x224x224. Give image=1x3xHxW."),
@@ -171,7 +303,7 @@ def test_bad_requests_are_one_line(text, shapes, says):
 
 def test_cache_folder_follows_the_xdg_rule(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert models.cache_folder() == tmp_path / "inas_deploy"
+    assert model_cache.cache_folder() == tmp_path / "inas_deploy"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert models.cache_folder().is_absolute()
-    assert models.cache_folder().parts[-2:] == (".cache", "inas_deploy")
+    assert model_cache.cache_folder().is_absolute()
+    assert model_cache.cache_folder().parts[-2:] == (".cache", "inas_deploy")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search.spaces.csnet.arch import CSNetArch, check_input_size
-from search.spaces.names import find_arch
+from search.spaces.registry import find_arch
 from targets.errors import UsageError
 from tests.search.csnet_lists import X1_L, X2_L
 
@@ -53,15 +53,15 @@ def test_other_json_is_one_clear_line(text):
     ("change", "says"),
     [
         ({"stem": [8, -1]}, "stem[1]"),
-        ({"stem": [0, 0]}, "stem has no channels left"),
+        ({"stem": [0, 0]}, "stem: has no channels left"),
         ({"stem": [8.5, 4]}, "stem[0]"),
         ({"stem": [True, 4]}, "stem[0]"),
         ({"stem": [1, 2, 3]}, "stem"),
-        ({"stage2": [[19, 13], [19, 17], [20, 12], [34, 2]]}, "last block of stage2 must have one scale"),
+        ({"stage2": [[19, 13], [19, 17], [20, 12], [34, 2]]}, "stage2[3]: the last block of a stage must have one"),
         ({"stage3": []}, "stage3"),
-        ({"csf_mid": [0, 0, 0]}, "csf_mid has no channels left"),
-        ({"csf_mid": [12, 0, 24]}, "csf_mid[1] is 0"),
-        ({"dilated": [[0] * 5] * 3}, "dilated has no channels left"),
+        ({"csf_mid": [0, 0, 0]}, "csf_mid: has no channels left"),
+        ({"csf_mid": [12, 0, 24]}, "dilated[1]: has channels, but csf_mid[1] is 0"),
+        ({"dilated": [[0] * 5] * 3}, "dilated: has no channels left"),
         ({"csf_out": 0}, "csf_out"),
         ({"space": "other"}, "space"),
         ({"schema_version": 2}, "schema_version"),
@@ -116,10 +116,10 @@ def test_input_size_error_says_the_multiple():
 
 
 def test_names():
-    assert find_arch("csnet-x1").arch == CSNetArch.fixed(1)
-    assert find_arch("CSNet-x1.5").arch == CSNetArch.fixed(1.5)
-    assert find_arch("csnet-x1-s3-1").arch == CSNetArch.fixed(1, (3, 1))
-    assert find_arch("csnet-x2.25").arch == CSNetArch.fixed(2.25)
+    assert find_arch("csnet-x1") == CSNetArch.fixed(1)
+    assert find_arch("CSNet-x1.5") == CSNetArch.fixed(1.5)
+    assert find_arch("csnet-x1-s3-1") == CSNetArch.fixed(1, (3, 1))
+    assert find_arch("csnet-x2.25") == CSNetArch.fixed(2.25)
 
 
 @pytest.mark.parametrize("name", ["csnet-x", "csnet-x1-3/1", "cnset-x1", "", "../csnet-x1", "csnet-x1-s", "resnet50"])

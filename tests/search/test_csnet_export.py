@@ -7,19 +7,17 @@ import onnxruntime
 import pytest
 
 from inas_deploy.models import shipped_model
-from targets.errors import InvalidModel, UsageError
-from targets.tflite_files import inspect_tflite
+from targets.errors import UsageError
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 
-from search import export_torch  # noqa: E402
 from search.spaces.csnet.arch import CSNetArch  # noqa: E402
-from search.spaces.csnet.export import export_onnx  # noqa: E402
+from search.spaces.export import export_arch, main  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def regenerated(tmp_path_factory):
-    return onnx.load(export_onnx(CSNetArch.fixed(1), tmp_path_factory.mktemp("export") / "csnet-x1.onnx", seed=0))
+    return onnx.load(export_arch(CSNetArch.fixed(1), tmp_path_factory.mktemp("export") / "csnet-x1.onnx", seed=0))
 
 
 def test_shipped_file_is_what_the_command_makes(regenerated):
@@ -67,52 +65,22 @@ def test_weights_are_normal_numbers_and_the_map_is_alive():
 
 def test_impossible_size_is_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match="multiples of 16"):
-        export_onnx(CSNetArch.fixed(1), tmp_path / "x.onnx", input_size=(225, 224))
+        export_arch(CSNetArch.fixed(1), tmp_path / "x.onnx", input_size=(225, 224))
     assert list(tmp_path.iterdir()) == []
 
 
-class Small(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv = torch.nn.Conv2d(3, 4, 3, padding=1)
-        self.act = torch.nn.PReLU(4)
-        self.out = torch.nn.Conv2d(4, 2, 1)
-
-    def forward(self, x):
-        return self.out(self.act(self.conv(x)))
-
-
-def test_a_wrong_export_leaves_no_file(tmp_path, monkeypatch):
-    class Drifting(Small):
-        def forward(self, x):
-            if torch.compiler.is_exporting():
-                return super().forward(x)
-            return super().forward(x) + 1e-3
-
-    with pytest.raises(InvalidModel, match=r"differs from torch by 0\.001"):
-        export_torch.export_onnx(Drifting().eval(), tmp_path / "x.onnx", (1, 3, 16, 16))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_tflite_is_channels_last_keeps_names_and_prelu_is_two_operations(tmp_path):
-    pytest.importorskip("litert_torch", reason="litert-torch is not installed")
-    path = export_torch.export_tflite(Small().eval(), tmp_path / "small.tflite", (1, 3, 16, 24))
-    file = inspect_tflite(path)
-    assert file.inputs[0].shape == (1, 16, 24, 3)
-    assert file.outputs[0].shape == (1, 16, 24, 2)
-    assert [op.op_type for op in file.ops] == ["CONV_2D", "MUL", "MAXIMUM", "CONV_2D"]
-    names = [file.tensors[op.outputs[0]].name for op in file.ops]
-    assert "_conv;" in names[0]
-    assert "_act;" in names[1]
-
-
-@pytest.mark.parametrize(("slopes", "lean"), [((-2.0, 0.0, 0.25, 1.0), True), ((0.1, 0.2, 0.3, 1.01), False)])
-def test_lean_prelu_gives_the_same_values(slopes, lean):
-    layer = torch.nn.Sequential(torch.nn.PReLU(4))
-    layer[0].weight.data = torch.tensor(slopes)
-    x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        changed = export_torch.lean_prelu(layer)
-        assert torch.equal(changed(x), layer(x))
-    assert (not isinstance(changed[0], torch.nn.PReLU)) is lean
-    assert isinstance(layer[0], torch.nn.PReLU)  # the original is left alone
+def test_the_command_line_writes_the_file_and_refuses_in_one_line(tmp_path, capsys):
+    out = tmp_path / "x.onnx"
+    assert main(["--model", "csnet-x1", "--size", "32", "48", "--opset", "13", "--out", str(out)]) == 0
+    model = onnx.load(out)
+    assert [d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 32, 48]
+    assert (model.graph.output[0].name, model.opset_import[0].version) == ("saliency", 13)
+    assert "untrained weights" in capsys.readouterr().out
+    for arguments, said in (
+        (["--out", str(tmp_path / "x.pb")], "format"),
+        (["--opset", "10", "--out", str(out)], "opset 10"),
+        (["--model", "nonsense", "--out", str(out)], "nonsense"),
+    ):
+        assert main(arguments) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 1 and said in lines[0]

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 from search.spaces.csnet import weights  # noqa: E402
 from search.spaces.csnet.arch import CSNetArch  # noqa: E402
 from search.spaces.csnet.network import build_csnet, fold_csnet  # noqa: E402
-from search.spaces.csnet.seeded import seeded_csnet  # noqa: E402
 from search.spaces.csnet.weights import load_checkpoint  # noqa: E402
+from search.spaces.export import seeded_subnet  # noqa: E402
 from targets.errors import InvalidModel, UsageError  # noqa: E402
 from tests.search.csnet_lists import X1_L, X2_L  # noqa: E402
 
@@ -27,7 +27,7 @@ ODD = CSNetArch(
 
 @pytest.mark.parametrize("arch", [X2_L, CSNetArch.fixed(0.5, (1, 0)), ODD], ids=["x2-L", "one scale", "holes"])
 def test_folded_equals_training_form(arch):
-    network = seeded_csnet(arch, seed=3)
+    network = seeded_subnet(arch, (128, 128), seed=3)
     folded = fold_csnet(network)
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(1))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from search.spaces.arch import Arch, Width
+from search.spaces.block import BlockSpec
+from search.spaces.csnet.blocks import block_specs
+from search.spaces.space import check_multiple
 from targets.errors import UsageError
-from targets.records import Frozen
 
 BASE_WIDTH = 20
 """Channels of CSNet-x1's first stage."""
-DILATIONS = (1, 2, 4, 8, 16)
-"""Dilation of each branch of the CSF head, in the order of ``CSNetArch.dilated``."""
 STRIDE = 16
 """Height and width of the input must be multiples of this."""
 DEPTHS = {"stage1": 3, "stage2": 4, "stage3": 6, "stage4": 4}
@@ -35,6 +34,7 @@ class BlockPlan(NamedTuple):
         kernel: Kernel size of the gOctConv (the depthwise layers are always 3x3).
         stride: 1 or 2.
         divisor: Input size over the size of the block's finest input.
+        field: Where the architecture says the outputs, for example ``stage2[0]``.
     """
 
     name: str
@@ -43,9 +43,10 @@ class BlockPlan(NamedTuple):
     kernel: int
     stride: int
     divisor: int
+    field: str
 
 
-class CSNetArch(Frozen):
+class CSNetArch(Arch):
     """One CSNet: channels of every layer.
 
     A width list is ``(high, low)`` for two scales or ``(single,)`` for one. A 0 in a list of two, in ``csf_mid`` or
@@ -73,24 +74,24 @@ class CSNetArch(Frozen):
     stage4: Annotated[tuple[Widths, ...], Field(min_length=4, max_length=4)]
     csf_mid: tuple[Channels, Channels, Channels]
     dilated: Annotated[tuple[Branches, ...], Field(min_length=3, max_length=3)]
-    csf_out: Annotated[int, Field(ge=1, le=8192, strict=True)]
+    csf_out: Width
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for block in self.blocks():
-            if not any(block.outputs):
-                raise ValueError(f"{block.name} has no channels left")
+        for plan in self.plans():
+            if not any(plan.outputs):
+                raise ValueError(f"{plan.field}: has no channels left")
         for stage in ("stage2", "stage3", "stage4"):
-            last = getattr(self, stage)[-1]
-            if len(last) != 1:
-                raise ValueError(f"the last block of {stage} must have one scale, not {list(last)}")
+            last = len(getattr(self, stage)) - 1
+            if len(getattr(self, stage)[last]) != 1:
+                raise ValueError(f"{stage}[{last}]: the last block of a stage must have one scale")
         if not any(self.csf_mid):
-            raise ValueError("csf_mid has no channels left")
+            raise ValueError("csf_mid: has no channels left")
         if not any(map(any, self.dilated)):
-            raise ValueError("dilated has no channels left")
+            raise ValueError("dilated: has no channels left")
         for scale, (mid, branches) in enumerate(zip(self.csf_mid, self.dilated, strict=True)):
             if mid == 0 and any(branches):
-                raise ValueError(f"dilated[{scale}] has channels but csf_mid[{scale}] is 0")
+                raise ValueError(f"dilated[{scale}]: has channels, but csf_mid[{scale}] is 0")
         return self
 
     @classmethod
@@ -131,51 +132,21 @@ class CSNetArch(Frozen):
         }
         return cls.checked(values, f"CSNet with k={k:g}, split {high:g}/{low:g}")
 
-    @classmethod
-    def checked(cls, values: object, what: str = "CSNet architecture") -> CSNetArch:
-        """Validate plain data.
+    def blocks(self, input_size: tuple[int, int]) -> tuple[BlockSpec, ...]:
+        """The folded network's blocks; see ``Arch.blocks``."""
+        check_input_size(input_size)
+        return block_specs(self, input_size)
 
-        Args:
-            values: A mapping with the attributes above.
-            what: How to call it in an error.
-
-        Raises:
-            UsageError: Naming the first key that is wrong.
-        """
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise UsageError(f"{what} is not valid: {_first_problem(error)}") from error
-
-    @classmethod
-    def from_json(cls, text: str) -> CSNetArch:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            UsageError: If the text is no JSON or no valid architecture.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise UsageError(f"CSNet architecture JSON is not valid: {_first_problem(error)}") from error
-
-    def to_json(self) -> str:
-        """Canonical JSON: sorted keys, no spaces."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-
-    def sha256(self) -> str:
-        """Hash of the canonical JSON, in hexadecimal."""
-        return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-    def blocks(self) -> tuple[BlockPlan, ...]:
+    def plans(self) -> tuple[BlockPlan, ...]:
         """The ILBlocks in execution order."""
-        plans = [BlockPlan("stem", (3,), self.stem, 3, 1, 1)]
+        plans = [BlockPlan("stem", (3,), self.stem, 3, 1, 1, "stem")]
         inputs, divisor = self.stem, 1
         for stage in DEPTHS:
             for index, outputs in enumerate(getattr(self, stage)):
                 stride = 2 if index == 0 and stage != "stage1" else 1
                 kernel = 3 if stride == 2 else 1
-                plans.append(BlockPlan(f"{stage}.{index}", inputs, outputs, kernel, stride, divisor))
+                name, field = f"{stage}.{index}", f"{stage}[{index}]"
+                plans.append(BlockPlan(name, inputs, outputs, kernel, stride, divisor, field))
                 inputs, divisor = outputs, divisor * stride
         return tuple(plans)
 
@@ -200,17 +171,4 @@ def check_input_size(input_size: tuple[int, int]) -> None:
     Raises:
         UsageError: Unless both are positive multiples of 16.
     """
-    height, width = input_size
-    if height < STRIDE or width < STRIDE or height % STRIDE or width % STRIDE:
-        below = tuple(max(STRIDE, size // STRIDE * STRIDE) for size in input_size)
-        raise UsageError(
-            f"CSNet cannot take an input of {height}x{width} (height x width)",
-            f"Both must be multiples of {STRIDE}, for example {below[0]}x{below[1]}.",
-        )
-
-
-def _first_problem(error: ValidationError) -> str:
-    first = error.errors()[0]
-    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place}: {message}" if place else message
+    check_multiple(input_size, STRIDE, "CSNet")

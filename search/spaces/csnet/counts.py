@@ -84,7 +84,7 @@ def count(arch: CSNetArch, input_size: tuple[int, int] = (224, 224)) -> CSNetCou
     check_input_size(input_size)
     pixels = input_size[0] * input_size[1]
     parts: dict[str, Count] = {}
-    for block in arch.blocks():
+    for block in arch.plans():
         area = pixels // block.divisor**2
         found = _goctconv(block.inputs, block.outputs, block.kernel, block.stride, area)
         for scale, width in enumerate(block.outputs):

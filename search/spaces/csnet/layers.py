@@ -3,48 +3,28 @@
 The *training form* has batch norm and stores some weights at a hundredth of their value (the authors' "x100", for
 faster convergence). The *folded form* has plain convolutions with biases and gives the same output.
 
-Classes are made inside cached functions, so that this module can be imported without torch. Feature maps travel as
-lists, finest scale first, ``None`` where a scale has no channels.
+Feature maps travel as lists, finest scale first, ``None`` where a scale has no channels.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from search.spaces.csnet.arch import DILATIONS
-from targets.extras import require
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+from search.spaces.csnet.blocks import DILATIONS
+from search.torch_or_stub import nn, torch
 
 WEIGHT_FACTOR = 100.0
 """Depthwise, dilated and one-scale convolutions compute with 100 times the weight they store."""
 
 
-@functools.cache
-def scaled_conv_class() -> type[nn.Conv2d]:
-    """The convolution that stores a hundredth of its weight.
+class ScaledConv2d(nn.Conv2d):
+    """Convolution that computes with ``WEIGHT_FACTOR`` times its stored weight."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    from torch import nn
-
-    class ScaledConv2d(nn.Conv2d):
-        """Convolution that computes with ``WEIGHT_FACTOR`` times its stored weight."""
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """Map (N, Cin, H, W) to (N, Cout, H, W)."""
-            out: torch.Tensor = self._conv_forward(x, self.weight * WEIGHT_FACTOR, self.bias)
-            return out
-
-    ScaledConv2d.__qualname__ = "ScaledConv2d"
-    return ScaledConv2d
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (N, Cin, H, W) to (N, Cout, H, W)."""
+        out: torch.Tensor = self._conv_forward(x, self.weight * WEIGHT_FACTOR, self.bias)
+        return out
 
 
 def make_conv(
@@ -72,10 +52,7 @@ def make_conv(
         dilation: Dilation.
         groups: Groups.
     """
-    require("torch", "torch")
-    from torch import nn
-
-    kind = scaled_conv_class() if scaled and not folded else nn.Conv2d
+    kind = ScaledConv2d if scaled and not folded else nn.Conv2d
     padding = kernel // 2 * dilation
     return kind(width_in, width_out, kernel, stride, padding, dilation=dilation, groups=groups, bias=folded and bias)
 
@@ -90,11 +67,8 @@ def fold_conv(source: nn.Module, target: nn.Module, name: str, gain: torch.Tenso
         gain: Factor per output channel, float64.
         shift: Offset per output channel, float64.
     """
-    require("torch", "torch")
-    import torch
-
     trained = source.get_submodule(name)
-    factor = WEIGHT_FACTOR if isinstance(trained, scaled_conv_class()) else 1.0
+    factor = WEIGHT_FACTOR if isinstance(trained, ScaledConv2d) else 1.0
     plain = dict(target.get_submodule(name).named_parameters())
     with torch.no_grad():
         plain["weight"].copy_(trained.get_parameter("weight").double() * factor * gain[:, None, None, None])
@@ -104,9 +78,6 @@ def fold_conv(source: nn.Module, target: nn.Module, name: str, gain: torch.Tenso
 
 def norm_terms(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     """Gain and shift of a batch norm in eval mode, per channel, float64."""
-    require("torch", "torch")
-    from torch import nn
-
     assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     gain = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
     return gain, norm.bias.detach().double() - norm.running_mean.double() * gain
@@ -114,9 +85,6 @@ def norm_terms(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 def add_finish(layer: nn.Module, widths: Sequence[int], folded: bool) -> None:
     """Give a layer ``norm<scale>`` (training form only) and ``act<scale>`` for each scale that has channels."""
-    require("torch", "torch")
-    from torch import nn
-
     for scale, width in enumerate(widths):
         if width and not folded:
             layer.add_module(f"norm{scale}", nn.BatchNorm2d(width))
@@ -141,8 +109,6 @@ def fold_finish(source: nn.Module, target: nn.Module) -> None:
 
 def _add_rescale(layer: nn.Module, i: int, j: int) -> None:
     """The step that takes input scale i to output scale j, where they differ."""
-    from torch import nn
-
     if j > i:
         layer.add_module(f"pool{i}to{j}", nn.MaxPool2d(2 ** (j - i)))
     if i > j:
@@ -159,153 +125,113 @@ def _pair(layer: nn.Module, i: int, j: int, x: torch.Tensor | None) -> torch.Ten
     return y
 
 
-@functools.cache
-def goctconv_class() -> type[nn.Module]:
-    """The gOctConv layer class, ``GOctConv(inputs, outputs, kernel, stride, folded)``.
+class GOctConv(nn.Module):
+    """Generalised octave convolution, then batch norm and PReLU per output scale (paper, section 3.1).
 
-    Raises:
-        MissingExtra: If torch is not installed.
+    Every input scale feeds every output scale: a coarser one by max pooling before the convolution, a finer one
+    by bilinear resize after it. A stride is average pooling first. One scale on both sides: a plain convolution.
     """
-    require("torch", "torch")
-    from torch import nn
 
-    class GOctConv(nn.Module):
-        """Generalised octave convolution, then batch norm and PReLU per output scale (paper, section 3.1).
+    def __init__(
+        self, inputs: Sequence[int], outputs: Sequence[int], kernel: int, stride: int = 1, folded: bool = False
+    ) -> None:
+        super().__init__()
+        self.pairs = [(i, j) for j, b in enumerate(outputs) if b for i, a in enumerate(inputs) if a]
+        self.scales = len(outputs)
+        plain = len(inputs) == len(outputs) == 1
+        self.pool = nn.AvgPool2d(2) if stride == 2 and not plain else None
+        bound = 1 / math.sqrt(sum(inputs) * kernel**2)  # kaiming_uniform_(a=sqrt(5)) over the undivided weight
+        for i, j in self.pairs:
+            how = {"folded": folded, "scaled": plain, "bias": self.carrier(j) == i}
+            conv = make_conv(inputs[i], outputs[j], kernel, stride=stride if plain else 1, **how)
+            nn.init.uniform_(conv.weight, -bound, bound)
+            self.add_module(f"conv{i}to{j}", conv)
+            _add_rescale(self, i, j)
+        add_finish(self, outputs, folded)
 
-        Every input scale feeds every output scale: a coarser one by max pooling before the convolution, a finer one
-        by bilinear resize after it. A stride is average pooling first. One scale on both sides: a plain convolution.
-        """
+    def carrier(self, scale: int) -> int:
+        """Input scale whose convolution carries the folded bias of an output scale."""
+        feeding = [i for i, j in self.pairs if j == scale]
+        return scale if scale in feeding else feeding[0]
 
-        def __init__(
-            self, inputs: Sequence[int], outputs: Sequence[int], kernel: int, stride: int = 1, folded: bool = False
-        ) -> None:
-            super().__init__()
-            self.pairs = [(i, j) for j, b in enumerate(outputs) if b for i, a in enumerate(inputs) if a]
-            self.scales = len(outputs)
-            plain = len(inputs) == len(outputs) == 1
-            self.pool = nn.AvgPool2d(2) if stride == 2 and not plain else None
-            bound = 1 / math.sqrt(sum(inputs) * kernel**2)  # kaiming_uniform_(a=sqrt(5)) over the undivided weight
-            for i, j in self.pairs:
-                how = {"folded": folded, "scaled": plain, "bias": self.carrier(j) == i}
-                conv = make_conv(inputs[i], outputs[j], kernel, stride=stride if plain else 1, **how)
-                nn.init.uniform_(conv.weight, -bound, bound)
-                self.add_module(f"conv{i}to{j}", conv)
-                _add_rescale(self, i, j)
-            add_finish(self, outputs, folded)
+    def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Map one list of scales to another."""
+        if self.pool is not None:
+            maps = [None if x is None else self.pool(x) for x in maps]
+        sums: list[torch.Tensor | None] = [None] * self.scales
+        for i, j in self.pairs:
+            y = _pair(self, i, j, maps[i])
+            total = sums[j]
+            sums[j] = y if total is None else total + y
+        return [None if y is None else finish(self, j, y) for j, y in enumerate(sums)]
 
-        def carrier(self, scale: int) -> int:
-            """Input scale whose convolution carries the folded bias of an output scale."""
-            feeding = [i for i, j in self.pairs if j == scale]
-            return scale if scale in feeding else feeding[0]
-
-        def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-            """Map one list of scales to another."""
-            if self.pool is not None:
-                maps = [None if x is None else self.pool(x) for x in maps]
-            sums: list[torch.Tensor | None] = [None] * self.scales
-            for i, j in self.pairs:
-                y = _pair(self, i, j, maps[i])
-                total = sums[j]
-                sums[j] = y if total is None else total + y
-            return [None if y is None else finish(self, j, y) for j, y in enumerate(sums)]
-
-        def fold_from(self, source: GOctConv) -> None:
-            """Take over a training form."""
-            for i, j in self.pairs:
-                fold_conv(source, self, f"conv{i}to{j}", *norm_terms(source.get_submodule(f"norm{j}")))
-            fold_finish(source, self)
-
-    GOctConv.__qualname__ = "GOctConv"  # exporters write it into files: keep it free of "<locals>"
-    return GOctConv
+    def fold_from(self, source: GOctConv) -> None:
+        """Take over a training form."""
+        for i, j in self.pairs:
+            fold_conv(source, self, f"conv{i}to{j}", *norm_terms(source.get_submodule(f"norm{j}")))
+        fold_finish(source, self)
 
 
-@functools.cache
-def depthwise_class() -> type[nn.Module]:
-    """The depthwise layer class, ``Depthwise(widths, folded)``.
+class Depthwise(nn.Module):
+    """Depthwise 3x3 convolution, batch norm and PReLU at every scale apart."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    from torch import nn
+    def __init__(self, widths: Sequence[int], folded: bool = False) -> None:
+        super().__init__()
+        self.used = [scale for scale, width in enumerate(widths) if width]
+        for scale in self.used:
+            width = widths[scale]
+            self.add_module(f"conv{scale}", make_conv(width, width, 3, folded=folded, scaled=True, groups=width))
+        add_finish(self, widths, folded)
 
-    class Depthwise(nn.Module):
-        """Depthwise 3x3 convolution, batch norm and PReLU at every scale apart."""
+    def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Map scales one to one, shapes unchanged."""
+        return [
+            None if x is None else finish(self, scale, self.get_submodule(f"conv{scale}")(x))
+            for scale, x in enumerate(maps)
+        ]
 
-        def __init__(self, widths: Sequence[int], folded: bool = False) -> None:
-            super().__init__()
-            self.used = [scale for scale, width in enumerate(widths) if width]
-            for scale in self.used:
-                width = widths[scale]
-                self.add_module(f"conv{scale}", make_conv(width, width, 3, folded=folded, scaled=True, groups=width))
-            add_finish(self, widths, folded)
-
-        def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-            """Map scales one to one, shapes unchanged."""
-            return [
-                None if x is None else finish(self, scale, self.get_submodule(f"conv{scale}")(x))
-                for scale, x in enumerate(maps)
-            ]
-
-        def fold_from(self, source: Depthwise) -> None:
-            """Take over a training form."""
-            for scale in self.used:
-                fold_conv(source, self, f"conv{scale}", *norm_terms(source.get_submodule(f"norm{scale}")))
-            fold_finish(source, self)
-
-    Depthwise.__qualname__ = "Depthwise"
-    return Depthwise
+    def fold_from(self, source: Depthwise) -> None:
+        """Take over a training form."""
+        for scale in self.used:
+            fold_conv(source, self, f"conv{scale}", *norm_terms(source.get_submodule(f"norm{scale}")))
+        fold_finish(source, self)
 
 
-@functools.cache
-def dilated_class() -> type[nn.Module]:
-    """The dilated layer class, ``Dilated(inputs, branches, folded)``.
+class Dilated(nn.Module):
+    """Parallel 3x3 convolutions with dilation 1, 2, 4, 8, 16 at every scale, concatenated (CSF head)."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    import torch
-    from torch import nn
+    def __init__(self, inputs: Sequence[int], branches: Sequence[Sequence[int]], folded: bool = False) -> None:
+        super().__init__()
+        self.branches = [
+            {f"conv{scale}x{dilation}": width for dilation, width in zip(DILATIONS, widths, strict=True) if width}
+            for scale, widths in enumerate(branches)
+        ]
+        for scale, used in enumerate(self.branches):
+            for name, width in used.items():
+                dilation = int(name.split("x")[1])
+                conv = make_conv(inputs[scale], width, 3, folded=folded, scaled=True, dilation=dilation)
+                self.add_module(name, conv)
+        add_finish(self, [sum(widths) for widths in branches], folded)
 
-    class Dilated(nn.Module):
-        """Parallel 3x3 convolutions with dilation 1, 2, 4, 8, 16 at every scale, concatenated (CSF head)."""
+    def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Map scales one to one; a scale without branches gives ``None``."""
+        return [self._one(scale, x) for scale, x in enumerate(maps)]
 
-        def __init__(self, inputs: Sequence[int], branches: Sequence[Sequence[int]], folded: bool = False) -> None:
-            super().__init__()
-            self.branches = [
-                {f"conv{scale}x{dilation}": width for dilation, width in zip(DILATIONS, widths, strict=True) if width}
-                for scale, widths in enumerate(branches)
-            ]
-            for scale, used in enumerate(self.branches):
-                for name, width in used.items():
-                    dilation = int(name.split("x")[1])
-                    conv = make_conv(inputs[scale], width, 3, folded=folded, scaled=True, dilation=dilation)
-                    self.add_module(name, conv)
-            add_finish(self, [sum(widths) for widths in branches], folded)
+    def _one(self, scale: int, x: torch.Tensor | None) -> torch.Tensor | None:
+        if x is None or not self.branches[scale]:
+            return None
+        found = [self.get_submodule(name)(x) for name in self.branches[scale]]
+        return finish(self, scale, found[0] if len(found) == 1 else torch.cat(found, 1))
 
-        def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-            """Map scales one to one; a scale without branches gives ``None``."""
-            return [self._one(scale, x) for scale, x in enumerate(maps)]
-
-        def _one(self, scale: int, x: torch.Tensor | None) -> torch.Tensor | None:
-            if x is None or not self.branches[scale]:
-                return None
-            found = [self.get_submodule(name)(x) for name in self.branches[scale]]
-            return finish(self, scale, found[0] if len(found) == 1 else torch.cat(found, 1))
-
-        def fold_from(self, source: Dilated) -> None:
-            """Take over a training form."""
-            for scale, used in enumerate(self.branches):
-                if not used:
-                    continue
-                gain, shift = norm_terms(source.get_submodule(f"norm{scale}"))
-                first = 0
-                for name, width in used.items():
-                    own = slice(first, first + width)
-                    fold_conv(source, self, name, gain[own], shift[own])
-                    first += width
-            fold_finish(source, self)
-
-    Dilated.__qualname__ = "Dilated"
-    return Dilated
+    def fold_from(self, source: Dilated) -> None:
+        """Take over a training form."""
+        for scale, used in enumerate(self.branches):
+            if not used:
+                continue
+            gain, shift = norm_terms(source.get_submodule(f"norm{scale}"))
+            first = 0
+            for name, width in used.items():
+                own = slice(first, first + width)
+                fold_conv(source, self, name, gain[own], shift[own])
+                first += width
+        fold_finish(source, self)

@@ -2,137 +2,140 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from search.mask_slicing import copy_kept
+from search.masks import attach_masks, prefix_masks
 from search.spaces.csnet.arch import DEPTHS, BlockPlan, CSNetArch
-from search.spaces.csnet.layers import depthwise_class, dilated_class, goctconv_class
+from search.spaces.csnet.channels import channel_plan, widths
+from search.spaces.csnet.layers import Depthwise, Dilated, GOctConv
+from search.torch_or_stub import nn, torch
 from targets.extras import require
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
+
+class ILBlock(nn.Module):
+    """gOctConv, then two depthwise layers; no residual connection (paper, section 3.2)."""
+
+    def __init__(self, plan: BlockPlan, folded: bool = False) -> None:
+        super().__init__()
+        self.conv: Any = GOctConv(plan.inputs, plan.outputs, plan.kernel, plan.stride, folded)
+        self.dw1: Any = Depthwise(plan.outputs, folded)
+        self.dw2: Any = Depthwise(plan.outputs, folded)
+
+    def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Map one list of scales to another."""
+        out: list[torch.Tensor | None] = self.dw2(self.dw1(self.conv(maps)))
+        return out
+
+    def fold_from(self, source: ILBlock) -> None:
+        """Take over a training form."""
+        for name in ("conv", "dw1", "dw2"):
+            getattr(self, name).fold_from(getattr(source, name))
 
 
-@functools.cache
-def ilblock_class() -> type[nn.Module]:
-    """The in-layer multi-scale block class, ``ILBlock(plan, folded)``.
+class CSFHead(nn.Module):
+    """Fuse the last maps of stages 2, 3 and 4 into one map at half the input size (paper, section 3.3)."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    from torch import nn
+    def __init__(self, arch: CSNetArch, folded: bool = False) -> None:
+        super().__init__()
+        self.reduce: Any = GOctConv(arch.csf_inputs, arch.csf_mid, 1, 1, folded)
+        self.dilated: Any = Dilated(arch.csf_mid, arch.dilated, folded)
+        self.fuse: Any = GOctConv(arch.csf_dilated, (arch.csf_out,), 1, 1, folded)
 
-    class ILBlock(nn.Module):
-        """gOctConv, then two depthwise layers; no residual connection (paper, section 3.2)."""
+    def forward(self, maps: list[torch.Tensor | None]) -> torch.Tensor:
+        """Map three scales to (N, csf_out, H/2, W/2)."""
+        out: torch.Tensor = self.fuse(self.dilated(self.reduce(maps)))[0]
+        return out
 
-        def __init__(self, plan: BlockPlan, folded: bool = False) -> None:
-            super().__init__()
-            self.conv: Any = goctconv_class()(plan.inputs, plan.outputs, plan.kernel, plan.stride, folded)
-            self.dw1: Any = depthwise_class()(plan.outputs, folded)
-            self.dw2: Any = depthwise_class()(plan.outputs, folded)
-
-        def forward(self, maps: list[torch.Tensor | None]) -> list[torch.Tensor | None]:
-            """Map one list of scales to another."""
-            out: list[torch.Tensor | None] = self.dw2(self.dw1(self.conv(maps)))
-            return out
-
-        def fold_from(self, source: ILBlock) -> None:
-            """Take over a training form."""
-            for name in ("conv", "dw1", "dw2"):
-                getattr(self, name).fold_from(getattr(source, name))
-
-    ILBlock.__qualname__ = "ILBlock"
-    return ILBlock
+    def fold_from(self, source: CSFHead) -> None:
+        """Take over a training form."""
+        for name in ("reduce", "dilated", "fuse"):
+            getattr(self, name).fold_from(getattr(source, name))
 
 
-@functools.cache
-def csf_class() -> type[nn.Module]:
-    """The cross-stage fusion head class, ``CSFHead(arch, folded)``.
+class CSNet(nn.Module):
+    """Saliency network; the training form returns logits, the folded form the sigmoid map."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    from torch import nn
+    def __init__(self, arch: CSNetArch, folded: bool = False) -> None:
+        super().__init__()
+        self.arch = arch
+        self.folded = folded
+        stages: dict[str, list[nn.Module]] = {stage: [] for stage in DEPTHS}
+        for plan in arch.plans():
+            block = ILBlock(plan, folded)
+            if plan.name == "stem":
+                self.stem = block
+            else:
+                stages[plan.name.split(".")[0]].append(block)
+        # Called as a whole: exporters note only the containers that are called.
+        self.stage1 = nn.Sequential(*stages["stage1"])
+        self.stage2 = nn.Sequential(*stages["stage2"])
+        self.stage3 = nn.Sequential(*stages["stage3"])
+        self.stage4 = nn.Sequential(*stages["stage4"])
+        self.csf: Any = CSFHead(arch, folded)
+        self.head = nn.Conv2d(arch.csf_out, 1, 1)
+        self.resize = nn.Upsample(scale_factor=2, mode="bilinear")
+        self.sigmoid = nn.Sigmoid() if folded else nn.Identity()
 
-    class CSFHead(nn.Module):
-        """Fuse the last maps of stages 2, 3 and 4 into one map at half the input size (paper, section 3.3)."""
+    def forward(self, image: torch.Tensor, all_heads: bool = False) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        """Map a normalised RGB image (N, 3, H, W) to (N, 1, H, W); H and W are multiples of 16.
 
-        def __init__(self, arch: CSNetArch, folded: bool = False) -> None:
-            super().__init__()
-            self.reduce: Any = goctconv_class()(arch.csf_inputs, arch.csf_mid, 1, 1, folded)
-            self.dilated: Any = dilated_class()(arch.csf_mid, arch.dilated, folded)
-            self.fuse: Any = goctconv_class()(arch.csf_dilated, (arch.csf_out,), 1, 1, folded)
+        Args:
+            image: The image.
+            all_heads: Whether to return a tuple; there are no auxiliary outputs.
+        """
+        maps = self.stem([image])
+        sides = []
+        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
+            maps = stage(maps)
+            sides.append(maps[0])
+        out: torch.Tensor = self.sigmoid(self.resize(self.head(self.csf(sides[1:]))))
+        return (out,) if all_heads else out
 
-        def forward(self, maps: list[torch.Tensor | None]) -> torch.Tensor:
-            """Map three scales to (N, csf_out, H/2, W/2)."""
-            out: torch.Tensor = self.fuse(self.dilated(self.reduce(maps)))[0]
-            return out
+    def fused(self) -> nn.Module:
+        """The folded form, see ``fold_csnet``; the network itself where it is folded already."""
+        return self if self.folded else fold_csnet(self)
 
-        def fold_from(self, source: CSFHead) -> None:
-            """Take over a training form."""
-            for name in ("reduce", "dilated", "fuse"):
-                getattr(self, name).fold_from(getattr(source, name))
-
-    CSFHead.__qualname__ = "CSFHead"
-    return CSFHead
+    def fold_from(self, source: Any) -> None:
+        """Take over a training form."""
+        pairs = zip(_blocks(self), _blocks(source), strict=True)
+        for mine, theirs in pairs:
+            mine.fold_from(theirs)
+        self.head.load_state_dict(source.head.state_dict())
 
 
-@functools.cache
-def csnet_class() -> type[nn.Module]:
-    """The network class, ``CSNet(arch, folded)``.
+class CSNetSupernet(CSNet):
+    """The widest CSNet, of which ``forward`` runs a narrower one by masks over the leading channels."""
 
-    Raises:
-        MissingExtra: If torch is not installed.
-    """
-    require("torch", "torch")
-    from torch import nn
+    def __init__(self, arch: CSNetArch) -> None:
+        super().__init__(arch)
+        self.active = arch
+        self.masks = attach_masks(self, channel_plan(arch))
 
-    class CSNet(nn.Module):
-        """Saliency network; the training form returns logits, the folded form the sigmoid map."""
+    def activate(self, arch: CSNetArch) -> None:
+        """Choose what ``forward`` runs.
 
-        def __init__(self, arch: CSNetArch, folded: bool = False) -> None:
-            super().__init__()
-            self.arch = arch
-            self.folded = folded
-            stages: dict[str, list[nn.Module]] = {stage: [] for stage in DEPTHS}
-            for plan in arch.blocks():
-                block = ilblock_class()(plan, folded)
-                if plan.name == "stem":
-                    self.stem = block
-                else:
-                    stages[plan.name.split(".")[0]].append(block)
-            # Called as a whole: exporters note only the containers that are called.
-            self.stage1 = nn.Sequential(*stages["stage1"])
-            self.stage2 = nn.Sequential(*stages["stage2"])
-            self.stage3 = nn.Sequential(*stages["stage3"])
-            self.stage4 = nn.Sequential(*stages["stage4"])
-            self.csf: Any = csf_class()(arch, folded)
-            self.head = nn.Conv2d(arch.csf_out, 1, 1)
-            self.resize = nn.Upsample(scale_factor=2, mode="bilinear")
-            self.sigmoid = nn.Sigmoid() if folded else nn.Identity()
+        Args:
+            arch: An architecture with the widest one's layers and no more channels in any of them.
 
-        def forward(self, image: torch.Tensor) -> torch.Tensor:
-            """Map a normalised RGB image (N, 3, H, W) to (N, 1, H, W); H and W are multiples of 16."""
-            maps = self.stem([image])
-            sides = []
-            for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-                maps = stage(maps)
-                sides.append(maps[0])
-            out: torch.Tensor = self.sigmoid(self.resize(self.head(self.csf(sides[1:]))))
-            return out
+        Raises:
+            UsageError: If a layer has more channels than here.
+        """
+        self.masks.set_prefix(widths(arch))
+        self.active = arch
 
-        def fold_from(self, source: Any) -> None:
-            """Take over a training form."""
-            pairs = zip(_blocks(self), _blocks(source), strict=True)
-            for mine, theirs in pairs:
-                mine.fold_from(theirs)
-            self.head.load_state_dict(source.head.state_dict())
+    def sliced(self, arch: CSNetArch) -> nn.Module:
+        """The subnet with copies of the leading channels, in the mode and dtype of the supernet."""
+        subnet = build_csnet(arch, seed=0)
+        first = next(self.parameters())
+        subnet.to(device=first.device, dtype=first.dtype)
+        plan = channel_plan(self.arch)
+        copy_kept(self, subnet, plan, prefix_masks(plan, widths(arch)))
+        return subnet.train(self.training)
 
-    CSNet.__qualname__ = "CSNet"
-    return CSNet
+    def fused(self) -> nn.Module:
+        """The folded form of the architecture that is active."""
+        return fold_csnet(self.sliced(self.active))
 
 
 def _blocks(network: Any) -> list[Any]:
@@ -155,13 +158,27 @@ def build_csnet(arch: CSNetArch, *, seed: int | None = None) -> nn.Module:
         MissingExtra: If torch is not installed.
     """
     require("torch", "torch")
-    import torch
-
     if seed is None:
-        return csnet_class()(arch)
+        return CSNet(arch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return csnet_class()(arch)
+        return CSNet(arch)
+
+
+def build_supernet(arch: CSNetArch, *, seed: int) -> CSNetSupernet:
+    """A CSNet of which narrower ones can be run, ready to train.
+
+    Args:
+        arch: The widest architecture.
+        seed: Seed of the initial weights; torch's global generator stays as it was.
+
+    Raises:
+        MissingExtra: If torch is not installed.
+    """
+    require("torch", "torch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CSNetSupernet(arch)
 
 
 def fold_csnet(network: nn.Module) -> nn.Module:
@@ -175,7 +192,9 @@ def fold_csnet(network: nn.Module) -> nn.Module:
         that equals the sigmoid of the training form's logits in eval mode, but for rounding.
     """
     source: Any = network
-    folded: Any = csnet_class()(source.arch, True)
-    folded.to(next(network.parameters()).dtype)
+    first = next(network.parameters())
+    with torch.random.fork_rng(devices=[]):
+        folded: Any = CSNet(source.arch, True)
+    folded.to(device=first.device, dtype=first.dtype)
     folded.fold_from(source)
     return folded.eval().requires_grad_(False)  # type: ignore[no-any-return]

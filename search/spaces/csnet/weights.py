@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.spaces.csnet.arch import DEPTHS, DILATIONS, CSNetArch
+from search.spaces.csnet.arch import DEPTHS, CSNetArch
+from search.spaces.csnet.blocks import DILATIONS
 from search.spaces.csnet.network import build_csnet
 from targets.errors import InvalidModel
 from targets.extras import require
@@ -172,7 +173,7 @@ def _check_unpacked_size(path: Path) -> None:
 
 def _renamed(state: Tensors, arch: CSNetArch, where: str) -> dict[str, torch.Tensor]:
     """The authors' names to ours; undivided gOctConv weights to one tensor per pair of scales."""
-    splits = {plan.name: (plan.inputs, plan.outputs) for plan in arch.blocks()}
+    splits = {plan.name: (plan.inputs, plan.outputs) for plan in arch.plans()}
     splits["csf.reduce"] = (arch.csf_inputs, arch.csf_mid)
     splits["csf.fuse"] = (arch.csf_dilated, (arch.csf_out,))
     found: dict[str, torch.Tensor] = {}

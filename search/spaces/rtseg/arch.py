@@ -5,15 +5,21 @@ BiSeNetV2 and its LIR-only family are points of the same form.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from search.spaces.arch import Arch, Classes, Width
 from search.spaces.block import BlockSpec
+from search.spaces.space import check_multiple
+from targets.errors import UsageError
 from targets.records import Frozen
 
 MULTIPLE = 32
+"""What height and width are multiples of, where resizing is by fixed factors."""
+AUXILIARY_WIDTH = 128
+"""Channels inside the auxiliary heads, which only training has."""
 
 
 class Skip(Frozen):
@@ -134,8 +140,52 @@ class RTSegArch(Arch):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        raise NotImplementedError
+        for stage, place in zip(self.stages, ("stages[0]", "stages[1]", "stages[2]"), strict=True):
+            _check_grouped(stage.down, f"{place}.down")
+            for index, block in enumerate(stage.blocks):
+                if isinstance(block, Inverted):
+                    _check_grouped(block, f"{place}.blocks[{index}]")
+                elif isinstance(block, Attention):
+                    self._check_attention(block, f"{place}.blocks[{index}]")
+        return self
+
+    def _check_attention(self, block: Attention, place: str) -> None:
+        for name, width in (("key", block.key), ("value", block.value)):
+            if width % block.heads:
+                raise ValueError(f"{place}.{name}: {width} channels cannot be shared out to {block.heads} heads")
+        if block.patch > 1 and self.resize == "detail":
+            raise ValueError(f"{place}.patch: must be 1 where resize is detail, because sizes need not divide")
+
+    def check_input_size(self, input_size: tuple[int, int]) -> None:
+        """Refuse an input size the network cannot take.
+
+        Args:
+            input_size: Height and width in pixels.
+
+        Raises:
+            UsageError: Saying the multiple that is needed, or the least size where ``resize`` is ``detail``.
+        """
+        if self.resize == "scale":
+            patches = [
+                8 * 2**index * block.patch
+                for index, stage in enumerate(self.stages)
+                for block in stage.blocks
+                if isinstance(block, Attention)
+            ]
+            check_multiple(input_size, math.lcm(MULTIPLE, *patches), "this RTSeg network")
+        elif min(input_size) < MULTIPLE:
+            raise UsageError(
+                f"this RTSeg network cannot take an input of {input_size[0]}x{input_size[1]} (height x width)",
+                f"Both must be at least {MULTIPLE}.",
+            )
 
     def blocks(self, input_size: tuple[int, int]) -> tuple[BlockSpec, ...]:
         """The deployed blocks; see ``Arch.blocks``."""
-        raise NotImplementedError
+        from search.spaces.rtseg.blocks import block_specs  # it reads the classes of this module
+
+        return block_specs(self, input_size)
+
+
+def _check_grouped(block: Inverted | Down, place: str) -> None:
+    if block.path == "ge" and block.expand != 6 * block.lead:
+        raise ValueError(f"{place}.expand: must be 6 x lead = {6 * block.lead} in a ge block, not {block.expand}")
