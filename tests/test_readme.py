@@ -2,7 +2,8 @@
 
 A fenced ``bash`` block is run line by line, a ``python`` block as a program. One HTML comment right above may say more:
 ``<!-- exits: 0 1 -->`` which exit codes are right (0 otherwise), ``<!-- file: NAME -->`` that the block is the content
-of a file, ``<!-- run-by: ci -->`` that it sets up an environment, which ``.ci/run`` does word by word.
+of a file, ``<!-- run-by: ci -->`` that it sets up an environment, which ``.ci/run`` does word by word, and
+``<!-- in-checkout: WHAT -->`` that it changes the checkout, or runs in the changed one: that happens in a copy.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<key>run-by|exits|file): (?P<value>[^>]+) -->\n)?^```(?P<language>\w+)\n(?P<body>.*?)^```$",
+    r"(?:^<!-- (?P<key>run-by|exits|file|in-checkout): (?P<value>[^>]+) -->\n)?"
+    r"^```(?P<language>\w+)\n(?P<body>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 LANGUAGES = {"bash", "python", "toml"}
@@ -39,6 +41,7 @@ class Block:
     run_by_ci: bool = False
     exits: tuple[int, ...] = (0,)
     file: str | None = None
+    in_checkout: str | None = None
 
 
 def blocks_of(document: Path) -> list[Block]:
@@ -54,6 +57,7 @@ def blocks_of(document: Path) -> list[Block]:
                 run_by_ci=key == "run-by" and value == "ci",
                 exits=tuple(map(int, value.split())) if key == "exits" else (0,),
                 file=value if key == "file" else None,
+                in_checkout=value if key == "in-checkout" else None,
             )
         )
     return blocks
@@ -113,7 +117,7 @@ def test_every_command_runs(document: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("COLUMNS", "100")
     put_files(tmp_path)
     for block in blocks_of(document):
-        if block.run_by_ci:
+        if block.run_by_ci or block.in_checkout:
             continue
         if block.file is not None:
             (tmp_path / block.file).write_text(block.body, encoding="utf-8")
@@ -122,6 +126,28 @@ def test_every_command_runs(document: Path, tmp_path: Path, monkeypatch: pytest.
         else:
             for command in commands_of(block):
                 run_checked(["bash", "-c", command], tmp_path, block, command)
+
+
+def test_a_space_is_added_as_told(tmp_path: Path) -> None:
+    told = [block for block in ALL if block.in_checkout]
+    assert len(told) == 3
+    for name in ("inas_deploy", "targets", "search", "training", "tests/search"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "tests/__init__.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for block in told:
+        if block.in_checkout == "run":
+            for command in commands_of(block):
+                run_checked(["bash", "-c", command], tmp_path, block, command)
+        elif block.in_checkout.startswith("line in "):
+            where, _, path = block.in_checkout.removeprefix("line in ").partition(" of ")
+            text = (tmp_path / path).read_text(encoding="utf-8")
+            begin = re.search(rf"^{where}\b.* = \{{\n", text, re.MULTILINE)
+            assert begin is not None, block.place
+            changed = text[: begin.end()] + block.body + text[begin.end() :]
+            (tmp_path / path).write_text(changed, encoding="utf-8")
+        else:
+            (tmp_path / block.in_checkout).write_text(block.body, encoding="utf-8")
 
 
 def test_ci_runs_the_blocks_that_set_up_environments() -> None:
