@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from search.spaces.csnet.layers import WEIGHT_FACTOR, ScaledConv2d
 from search.torch_or_stub import nn, torch
 
-UNTRAINED_NOTE = "untrained weights: for latency only"
-"""What a reader must know about a network that was made from an architecture alone."""
 _LARGEST = 128
 _BATCH = 8
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)

@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from search.spaces.block import BlockSpec
 from targets.errors import UsageError
@@ -34,6 +34,15 @@ class Arch(Frozen):
 
     schema_version: Any
     space: Any
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: object, info: ValidationInfo) -> object:
+        if info.mode == "json" and isinstance(values, dict):  # defaults are for Python; a file says all
+            for name in cls.model_fields:
+                if name not in values:
+                    raise ValueError(f"{name}: Field required")
+        return values
 
     @field_validator("schema_version", mode="before")
     @classmethod
@@ -75,7 +84,7 @@ class Arch(Frozen):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read what ``to_json`` wrote.
+        """Read what ``to_json`` wrote; every key must be there, those with a default too.
 
         Raises:
             UsageError: If the text is no JSON or no valid architecture; it names the field by its path.

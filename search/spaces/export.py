@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from search import export_torch
 from search.onnx_exporters import OPSET, check_opset
 from search.reparameterize import reparameterize
-from search.seeded import UNTRAINED_NOTE, seed_weights
-from search.spaces.arch import Arch
+from search.seeded import seed_weights
+from search.spaces.arch import UNTRAINED_NOTE, Arch
 from search.spaces.registry import find_arch, space_of
 from targets.errors import KitError, UsageError
 from targets.extras import require

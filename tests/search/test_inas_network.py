@@ -8,9 +8,10 @@ from torch import nn
 
 from search.reparameterize import reparameterize
 from search.spaces.inas.arch import FACTORS, KERNELS
-from search.spaces.inas.layers import SMSU, SlicedBatchNorm2d
+from search.spaces.inas.layers import SMSU
 from search.spaces.inas.network import build_subnet, build_supernet, slice_supernet
 from search.spaces.registry import find_space
+from search.spaces.sliced import SlicedBatchNorm2d
 from targets.errors import UsageError
 from tests.search.inas_randomise import SPREAD, draws, image, randomise
 

@@ -16,7 +16,7 @@ from targets.errors import UsageError
 BAD_INTEGERS = (0, -1, 10**6, "8", 8.5, True, None, [8], {})
 BAD_WORDS = ("", "other", 1, None)
 BAD_CONTAINERS = (None, 7, "x")
-OPTIONAL = {"schema_version", "space", "classes", "resize", "patch"}
+OPTIONAL = {"patch"}
 TAG = re.compile(r"(blocks\[\d\])\.(?:skip|lir|ge|mhsa)\b")
 POINTS = ("bisenetv2", "bisenetv2-lir", "rtseg-lir-16")
 

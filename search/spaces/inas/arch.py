@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, ValidationInfo, model_validator
+from pydantic import Field, model_validator
 
 from search.spaces.arch import Arch, Classes, Width
 from search.spaces.block import BlockSpec, Shape
@@ -125,10 +125,7 @@ class INASArch(Arch):
     decoder_kernels: Annotated[tuple[Subset, ...], Field(min_length=LEVELS, max_length=LEVELS)]
 
     @model_validator(mode="after")
-    def _check(self, info: ValidationInfo) -> Self:
-        for name in type(self).model_fields:
-            if info.mode == "json" and name not in self.model_fields_set:
-                raise ValueError(f"{name}: Field required")
+    def _check(self) -> Self:
         _check_widths(self)
         for stage, subsets in enumerate(self.kernels):
             path = f"kernels[{stage}]"

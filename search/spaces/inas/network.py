@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from search.spaces.inas.arch import LEVELS, STAGES, INASArch
-from search.spaces.inas.layers import ConvNorm
 from search.spaces.inas.parts import DecoderFuse, Level, MBConv, Prediction, Stage, TransportFuse
+from search.spaces.sliced import ConvNorm
 from search.torch_or_stub import nn, torch
 from targets.errors import UsageError
 

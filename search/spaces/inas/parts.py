@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from search.spaces.inas.layers import SMSU, ConvNorm, SlicedConv2d, SqueezeExcite, mean_of
+from search.spaces.inas.layers import SMSU, SqueezeExcite, mean_of
+from search.spaces.sliced import ConvNorm, SlicedConv2d
 from search.torch_or_stub import nn, torch
 
 
