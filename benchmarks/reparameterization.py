@@ -1,4 +1,4 @@
-"""Claim: reparameterized networks are never slower than their multi-branch form, and where branches were, faster.
+"""Claim: reparameterizing makes no network more than 3 % slower on any runtime; the table says how much faster.
 
 Each network is exported twice with the same weights: as it was trained (in eval mode, branches and batch norms left
 to the exporter and the runtime, as a user's own export has them) and reparameterized. Both are measured in
@@ -20,11 +20,12 @@ from typing import Literal, NamedTuple
 import torch
 from rich.console import Console
 from rich.progress import Progress
+from torch import nn
 
 from inas_deploy.models import artifact_for, resolve_model
 from search.reparameterize import reparameterize
 from search.spaces.export import export_network, seeded_subnet
-from search.spaces.registry import find_arch
+from search.spaces.registry import find_arch, space_of
 from targets.compare import compare
 from targets.inventory import load_inventory
 from targets.measure import measure
@@ -68,10 +69,11 @@ def files_of(name: str, size: tuple[int, int], formats: set[Literal["onnx", "tfl
     """
     arch = find_arch(name)
     network = seeded_subnet(arch, size)
+    branches = nn.Sequential(network, nn.Sigmoid()) if space_of(arch).logits_in_training else network
     folder.mkdir()
     return [
         export_network(module, arch, folder / f"{form}.{kind}", input_size=size, format=kind)
-        for form, module in zip(FORMS, (network, reparameterize(network)), strict=True)
+        for form, module in zip(FORMS, (branches, reparameterize(network)), strict=True)
         for kind in sorted(formats)
     ]
 
@@ -129,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     names, runtimes = options.model or NETWORKS, options.runtime or RUNTIMES
     if options.quick:
-        names, runtimes = ["inas-tiny:smallest"], RUNTIMES[:2]
-        options.pairs, options.seconds, options.size = 8, 0.1, (64, 64)
+        names, runtimes = options.model or ["inas-tiny:smallest"], options.runtime or RUNTIMES[:2]
+        options.pairs, options.seconds = 8, 0.1
     torch.set_num_threads(1)
     size = (options.size[0], options.size[1])
     with tempfile.TemporaryDirectory(prefix="inas-reparameterization-") as folder:

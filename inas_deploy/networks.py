@@ -17,13 +17,14 @@ import inas_deploy
 import search
 from inas_deploy.model_cache import cache_folder, code_sha256, kept_file
 from search.spaces.arch import Arch
-from search.spaces.registry import arch_from_json, find_arch
+from search.spaces.registry import arch_of_file, find_arch
 from targets.errors import UsageError
 
 Format = Literal["onnx", "tflite"]
 Size = tuple[int, int]
 RIVAL = "rival:"
 SEED = 0
+"""Bytes of an architecture file; the largest network needs a few thousand."""
 
 
 class Network(Protocol):
@@ -42,7 +43,7 @@ class Network(Protocol):
         """Folders of the code that makes it."""
 
     def check_size(self, size: Size) -> None:
-        """Refuse an input size (height, width) it cannot take, by a ``UsageError`` that says the multiple."""
+        """Refuse an input size (height, width) it cannot take, by a ``UsageError`` that says why."""
 
     def export(self, path: Path, size: Size, format: Format) -> None:
         """Write it with seeded weights; ``MissingExtra`` where an exporter is not installed."""
@@ -75,7 +76,7 @@ class ArchNetwork:
 
     def check_size(self, size: Size) -> None:
         """See ``Network``."""
-        self.arch.blocks(size)
+        self.arch.check_request(size)
 
     def export(self, path: Path, size: Size, format: Format) -> None:
         """See ``Network``."""
@@ -127,7 +128,7 @@ def find_network(text: str) -> tuple[str, Network]:
         UsageError: If there is none; close names are listed.
     """
     if Path(text).suffix.lower() == ".json":
-        return Path(text).name, ArchNetwork(_arch_of_file(text))
+        return Path(text).name, ArchNetwork(arch_of_file(text))
     name = text.strip().lower()
     if name.startswith(RIVAL):
         rivals = _rivals()
@@ -168,17 +169,6 @@ def exporter(format: Format) -> str:
     from search import export_torch
 
     return export_torch.onnx_exporter() if format == "onnx" else export_torch.tflite_exporter()
-
-
-def _arch_of_file(text: str) -> Arch:
-    try:
-        content = Path(text).read_bytes()
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read {text} ({error})", "Give a .json file that Arch.to_json wrote.") from error
-    try:
-        return arch_from_json(content)
-    except UsageError as error:
-        raise UsageError(f"{text}: {error.what}", error.fix) from error
 
 
 def _rivals() -> Any:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import functools
 import io
 import logging
 import os
@@ -109,6 +107,8 @@ def export_tflite(module: nn.Module, path: Path | str, shape: tuple[int, ...], *
         InvalidModel: If the file does not give torch's numbers in the TFLite interpreter.
     """
     torch = require("torch", "torch")
+    from search.lean_prelu import lean_prelu  # torch is imported only where a file is made
+
     example = _example(shape, seed)
     module = module.eval()
     with quiet():
@@ -134,44 +134,6 @@ def export_tflite(module: nn.Module, path: Path | str, shape: tuple[int, ...], *
         _compare(found, expected, f"the TFLite export {path}", TFLITE_TOLERANCE)
 
     return _publish(path, content, check)
-
-
-@functools.cache
-def _max_prelu_class() -> type[nn.Module]:
-    require("torch", "torch")
-    import torch
-    from torch import nn
-
-    class PReLU(nn.Module):
-        """PReLU whose slopes are all at most 1, as ``max(x, slope * x)``."""
-
-        def __init__(self, slopes: torch.Tensor) -> None:
-            super().__init__()
-            self.slopes = nn.Parameter(slopes.detach().clone().reshape(1, -1, 1, 1), requires_grad=False)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """Map (N, C, H, W) to the same shape."""
-            return torch.maximum(x, x * self.slopes)
-
-    PReLU.__qualname__ = "PReLU"  # converters write it into files
-    return PReLU
-
-
-def lean_prelu(module: nn.Module) -> nn.Module:
-    """A copy whose PReLU layers are two operations, not the four litert-torch makes of them; the same values.
-
-    Args:
-        module: Any module; layers with a slope above 1 are kept as they are (``max`` would be wrong for them).
-    """
-    require("torch", "torch")
-    from torch import nn
-
-    copied = copy.deepcopy(module)
-    for parent in list(copied.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.PReLU) and bool((child.weight <= 1).all()):
-                setattr(parent, name, _max_prelu_class()(child.weight))
-    return copied
 
 
 def _publish(path: Path | str, content: bytes, check: Callable[[Path], None]) -> Path:

@@ -94,6 +94,13 @@ def _older(module: nn.Module, example: torch.Tensor, opset: int, names: dict[str
     torch.onnx.export(module, (example,), buffer, opset_version=opset, dynamo=False, **names)
     shaped = onnx.shape_inference.infer_shapes(onnx.load_from_string(buffer.getvalue()))
     model = _plain(onnx_ir.from_proto(shaped))
+    # Sizes that were computed are constants by now; what was inferred before that has names for them.
+    del model.graph.value_info[:]
+    with torch.no_grad():
+        shape = module(example).shape
+    for size, dimension in zip(shape, model.graph.output[0].type.tensor_type.shape.dim, strict=True):
+        dimension.dim_value = size
+    model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     _name_by_module(model, {name for name, _ in module.named_modules()})
     return model
 
@@ -110,7 +117,8 @@ def _plain(graph: Any) -> onnx.ModelProto:
 
     common: Any = onnx_ir.passes.common
     common.InlinePass()(graph)
-    fold_constants_ir(graph)
+    # Left alone by default, it would keep padding, and with it every size after that, from being constant.
+    fold_constants_ir(graph, should_fold=lambda node: node.op_type == "ConstantOfShape" or None)
     for clean in (
         RewritePass([fuse_batchnorm_into_conv_rule, remove_optional_bias_from_conv_rule]),
         common.IdentityEliminationPass(),

@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from search.spaces.csnet.layers import WEIGHT_FACTOR, ScaledConv2d
 from search.torch_or_stub import nn, torch
+from targets.errors import UsageError
 
-_LARGEST = 128
+STATISTICS_SIDE = 128
+"""Height and width that statistics are taken at where a network allows it: more would cost time and change little."""
+MAX_SEED = 2**32 - 1
 _BATCH = 8
 _MEAN = np.array([0.485, 0.456, 0.406], dtype=np.float32)
 _DEVIATION = np.array([0.229, 0.224, 0.225], dtype=np.float32)
@@ -22,13 +25,23 @@ _LEAST_VARIANCE = 1e-4
 """A channel that hardly moved on the images would multiply rounding by hundreds once it does."""
 
 
-def seed_weights(network: nn.Module, input_size: tuple[int, int], seed: int = 0, *, images: int = 16) -> None:
+def check_seed(seed: int) -> None:
+    """Refuse a seed that a generator would not take.
+
+    Raises:
+        UsageError: Unless it is from 0 to ``MAX_SEED``.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise UsageError(f"the seed {seed} is out of range", f"Give one from 0 to {MAX_SEED}.")
+
+
+def seed_weights(network: nn.Module, side: int, seed: int = 0, *, images: int = 16) -> None:
     """Give a network seeded weights and realistic statistics, in place.
 
     Args:
         network: Network in training form that maps (N, 3, H, W); built with a seed, where its weights are to be
             repeatable. It is left in eval mode.
-        input_size: Height and width that it will run at; the statistics are taken at no more than 128x128.
+        side: Height and width that the statistics are taken at, one that the network can take.
         seed: Seed of what is drawn here. Equal seeds give equal weights but for rounding.
         images: Images that the statistics are taken from.
 
@@ -36,19 +49,21 @@ def seed_weights(network: nn.Module, input_size: tuple[int, int], seed: int = 0,
         MissingExtra: If torch is not installed.
     """
     generator = np.random.default_rng(seed)
-    content = generated_images(images, min(_LARGEST, *input_size), generator)
+    content = generated_images(images, side, generator)
     content[::2] = generator.standard_normal(content[::2].shape)  # what a latency measurement feeds
     with torch.no_grad():
         _draw(network, generator)
         network.eval()
         norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # average over all batches
             norm.train()
         for start in range(0, images, _BATCH):
             network(torch.from_numpy(content[start : start + _BATCH]))
-        for norm in norms:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
             norm.running_var.clamp_(min=_LEAST_VARIANCE)  # type: ignore[union-attr]
     network.eval()
 

@@ -84,3 +84,17 @@ class SessionFailed(KitError):
     def __init__(self, what: str, kind: FailureKind, fix: str = "") -> None:
         super().__init__(what, fix)
         self.kind = kind
+
+
+def printable(text: str | bytes, longest: int = 120) -> str:
+    """A name out of an untrusted file, made safe to print: escaped and cut to one short line.
+
+    Args:
+        text: The name; bytes are what protobuf hands over where the file's text is not UTF-8.
+        longest: Characters kept.
+    """
+    if isinstance(text, bytes):
+        text = text.decode("utf-8", "backslashreplace")
+    start = text[:longest]
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in start)
+    return escaped if len(escaped) <= longest and start == text else f"{escaped[:longest]}..."

@@ -20,9 +20,8 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 import targets
-from targets.errors import FailureKind, InvalidModel, SessionFailed
+from targets.errors import FailureKind, InvalidModel, SessionFailed, printable
 from targets.onnx_external import bytes_needed, embed_external
-from targets.onnx_graph import printable
 from targets.onnx_shapes import apply_shapes, dtype_name, leaves_open
 from targets.records import TensorSpec
 from targets.transports.local import LocalTransport

@@ -11,9 +11,9 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import onnx
 from onnx import TensorProto
 
-from targets.errors import InvalidModel
+from targets.errors import InvalidModel, printable
 from targets.files import sha256_of
-from targets.onnx_graph import printable, tensors
+from targets.onnx_graph import tensors
 
 _RESAVE = "Save the model again with its data in one file beside it, or embedded."
 # Elements that do not fill whole bytes; their size is left to the checker.

@@ -11,18 +11,9 @@ from typing import Any
 
 import onnx
 
-from targets.errors import InvalidModel
+from targets.errors import InvalidModel, printable
 
 MAX_NODES = 200_000
-_SHOWN_CHARACTERS = 120
-
-
-def printable(text: str | bytes) -> str:
-    """A name out of an untrusted file, made safe to print: escaped and cut to one short line."""
-    if isinstance(text, bytes):  # what protobuf hands over where the file's text is not UTF-8
-        text = text.decode("utf-8", "backslashreplace")
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return escaped if len(escaped) <= _SHOWN_CHARACTERS else f"{escaped[:_SHOWN_CHARACTERS]}..."
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import onnx
 
-from targets.errors import InvalidModel, UsageError
-from targets.onnx_graph import printable
+from targets.errors import InvalidModel, UsageError, printable
 from targets.records import TensorSpec
 
 MAX_ELEMENTS = 2**28

@@ -11,6 +11,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from search.spaces.arch import check_pixels
 from search.spaces.space import check_multiple
 from targets.errors import UsageError
 from targets.extras import require
@@ -63,9 +64,10 @@ def check_size(name: str, input_size: tuple[int, int]) -> None:
         input_size: Height and width in pixels.
 
     Raises:
-        UsageError: If there is no such rival, or saying the multiple.
+        UsageError: If there is no such rival, or saying the multiple or the largest input.
     """
     check_multiple(input_size, find_rival(name).multiple, f"rival:{name}")
+    check_pixels(input_size)
 
 
 def build_rival(name: str, *, seed: int = 0) -> nn.Module:
@@ -105,10 +107,10 @@ def deployed_rival(name: str, input_size: tuple[int, int], *, seed: int = 0) -> 
     """
     check_size(name, input_size)
     from search.reparameterize import reparameterize
-    from search.seeded import seed_weights
+    from search.seeded import STATISTICS_SIDE, seed_weights
 
     network = build_rival(name, seed=seed)
-    seed_weights(network, input_size, seed)
+    seed_weights(network, min(STATISTICS_SIDE, *input_size), seed)
     return reparameterize(network)
 
 

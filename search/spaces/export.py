@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Literal
 from search import export_torch
 from search.onnx_exporters import OPSET, check_opset
 from search.reparameterize import reparameterize
-from search.seeded import seed_weights
+from search.seeded import STATISTICS_SIDE, check_seed, seed_weights
 from search.spaces.arch import UNTRAINED_NOTE, Arch
-from search.spaces.registry import find_arch, space_of
+from search.spaces.registry import arch_of_file, find_arch, space_of
 from targets.errors import KitError, UsageError
 from targets.extras import require
+from targets.files import check_writable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,14 +39,29 @@ def seeded_subnet(arch: Arch, input_size: tuple[int, int], *, seed: int = 0) -> 
         The network in eval mode.
 
     Raises:
-        UsageError: If the network cannot take the input size.
+        UsageError: If the network cannot take the input size, or it, the network or the seed is out of range.
         MissingExtra: If torch is not installed.
     """
-    arch.blocks(input_size)  # refuses an impossible size before any work
+    check_seed(seed)
+    arch.check_request(input_size)
     require("torch", "torch")
     network = space_of(arch).build_subnet(arch, seed=seed)
-    seed_weights(network, input_size, seed)
+    seed_weights(network, _statistics_side(arch, input_size), seed)
     return network
+
+
+def _statistics_side(arch: Arch, input_size: tuple[int, int]) -> int:
+    """A side that the network can take, ``STATISTICS_SIDE`` where that is possible, never above the input's."""
+    largest = min(input_size)
+    step = space_of(arch).multiple
+    sides: list[int] = [min(STATISTICS_SIDE, largest), *range(step, largest, step)]
+    for side in sides:
+        try:
+            arch.blocks((side, side))
+        except UsageError:  # attention patches that do not divide it
+            continue
+        return side
+    return largest
 
 
 def export_arch(
@@ -71,7 +87,8 @@ def export_arch(
         The path written.
 
     Raises:
-        UsageError: If the network cannot take the input size, or the opset is out of range.
+        UsageError: If the network cannot take the input size, or it, the network, the opset or the seed is out of
+            range.
         MissingExtra: If an exporter is not installed.
         InvalidModel: If the file does not give torch's numbers.
     """
@@ -105,11 +122,12 @@ def export_network(
         The path written.
 
     Raises:
-        UsageError: If the network cannot take the input size, or the opset is out of range.
+        UsageError: If the network cannot take the input size, or it, the opset or the seed is out of range.
         MissingExtra: If an exporter is not installed.
         InvalidModel: If the file does not give torch's numbers.
     """
-    arch.blocks(input_size)
+    check_seed(seed)
+    arch.check_request(input_size)
     shape = (1, 3, *input_size)
     if format == "tflite":
         return export_torch.export_tflite(network, path, shape, seed=seed)
@@ -120,7 +138,7 @@ def export_network(
 def main(arguments: list[str] | None = None) -> int:
     """Export a named network; 0 on success, else the error's exit code."""
     parser = argparse.ArgumentParser(prog="python -m search.spaces.export", description=main.__doc__)
-    parser.add_argument("--model", default="csnet-x1", help="network name, such as inas:smallest or bisenetv2")
+    parser.add_argument("--model", default="csnet-x1", help="name, such as inas:smallest, or .json file")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights")
     parser.add_argument("--size", type=int, nargs=2, default=(224, 224), metavar=("H", "W"), help="input size")
     parser.add_argument("--opset", type=int, default=OPSET, help="ONNX operator set, 11 to 22")
@@ -129,8 +147,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.out.suffix not in {".onnx", ".tflite"}:
             raise UsageError(f"cannot tell the format of {options.out}", "End the name in .onnx or .tflite.")
+        check_writable(options.out)
         export_arch(
-            find_arch(options.model),
+            arch_of_file(options.model) if options.model.endswith(".json") else find_arch(options.model),
             options.out,
             input_size=(options.size[0], options.size[1]),
             format="onnx" if options.out.suffix == ".onnx" else "tflite",
@@ -140,6 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KitError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("stopped; nothing was written\n")
+        return 130
     sys.stdout.write(f"{options.out}: {options.out.stat().st_size:,} bytes; {UNTRAINED_NOTE}\n")
     return 0
 

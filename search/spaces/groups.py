@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from search.spaces.arch import Arch
+from targets.errors import UsageError
+
+Place = tuple[str | int, ...]
+"""Fields and indices from an architecture to one width."""
 
 
 @dataclass(frozen=True)
@@ -60,3 +67,40 @@ class ChannelPlan:
 
     groups: Mapping[str, MaskGroup] = field(default_factory=dict)
     layers: Mapping[str, LayerChannels] = field(default_factory=dict)
+
+
+def width_at(arch: Arch, place: Place) -> int:
+    """The width at a place."""
+    value: Any = arch
+    for step in place:
+        value = value[step] if isinstance(step, int) else getattr(value, step)
+    width: int = value
+    return width
+
+
+def spelled(place: Place) -> str:
+    """A place as a person writes it: ``stages[0].trunk``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+
+
+def changed_widths(arch: Arch, places: Mapping[str, Place], widths: Mapping[str, int]) -> dict[str, Any]:
+    """An architecture's data with other widths, not yet validated.
+
+    Args:
+        arch: Gives all other values.
+        places: Where the width of each mask group stands.
+        widths: New widths by mask group.
+
+    Raises:
+        UsageError: If a group is unknown.
+    """
+    values: dict[str, Any] = arch.model_dump(mode="json")  # lists, which can be changed
+    for name, width in widths.items():
+        if name not in places:
+            raise UsageError(f"there is no mask group {name[:80]!r}", f"Known: {', '.join(places)}.")
+        *path, last = places[name]
+        holder: Any = values
+        for step in path:
+            holder = holder[step]
+        holder[last] = width
+    return values

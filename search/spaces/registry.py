@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import json
+import os
 import random
 import re
+from pathlib import Path
 from typing import Any
 
-from search.spaces.arch import Arch
+from search.spaces.arch import Arch, parse_json
 from search.spaces.space import Space
 from targets.errors import UsageError
 
@@ -29,8 +30,9 @@ SPACES: dict[str, str] = {
 }
 """Module and class of each space id."""
 
-_ID = re.compile(r"(?P<id>[a-z][a-z0-9-]*?)(?:-c(?P<classes>\d{1,4}))?")
-_RANDOM = re.compile(r"random-(\d{1,9})")
+_LARGEST_FILE = 1_000_000
+_ID = re.compile(r"(?P<id>[a-z][a-z0-9-]*?)(?:-c(?P<classes>[0-9]{1,4}))?")
+_RANDOM = re.compile(r"random-([0-9]{1,9})")
 
 
 def find_space(name: str, classes: int | None = None) -> Space[Any]:
@@ -65,15 +67,34 @@ def arch_from_json(text: str | bytes) -> Arch:
     Raises:
         UsageError: If the text is no JSON, names no known space or is no valid architecture of it.
     """
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the architecture is no JSON ({error})", "Give what Arch.to_json wrote.") from error
+    content = parse_json(text)
     space_id = content.get("space") if isinstance(content, dict) else None
     if not isinstance(space_id, str):
         raise UsageError("the architecture's JSON names no space", 'Give what Arch.to_json wrote, with a "space".')
-    arch: Arch = find_space(space_id).arch_class.from_json(text)
+    arch: Arch = find_space(space_id).arch_class.from_parsed_json(content)
     return arch
+
+
+def arch_of_file(path: str) -> Arch:
+    """Read an architecture's JSON from a file, which may be untrusted.
+
+    Raises:
+        UsageError: If the file cannot be read, is too large, or holds no valid architecture.
+    """
+    fix = "Give a .json file that Arch.to_json wrote."
+    if not os.path.isfile(path):  # noqa: PTH113  # unlike pathlib's, it takes a name no file can have
+        raise UsageError(f"cannot read {path} (there is no such file)", fix)
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror})", fix) from error
+    if len(content) > _LARGEST_FILE:
+        raise UsageError(f"{path} has more than {_LARGEST_FILE:,} bytes", fix)
+    try:
+        return arch_from_json(content)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.what}", error.fix) from error
 
 
 def find_arch(name: str) -> Arch:

@@ -37,12 +37,17 @@ class Space(ABC, Generic[A]):
     multiple: ClassVar[int]
     """Height and width of the input must be multiples of this."""
     default_classes: ClassVar[int] = 1
-    output_name: ClassVar[str] = "saliency"
-    """Name of the exported graph's output: ``saliency`` (0 to 1) or ``logits``."""
+    logits_in_training: ClassVar[bool] = False
+    """Whether the training form's output lacks the sigmoid that the deployed form ends with."""
 
     def __init__(self, id: str, classes: int | None = None) -> None:
         self.id = id
         self.classes = self.default_classes if classes is None else classes
+
+    @property
+    def output_name(self) -> str:
+        """Name of the exported graph's output: ``saliency`` (0 to 1) or ``logits``."""
+        return "saliency"
 
     @abstractmethod
     def smallest(self) -> A:
@@ -50,7 +55,7 @@ class Space(ABC, Generic[A]):
 
     @abstractmethod
     def biggest(self) -> A:
-        """The architecture with the most of everything."""
+        """The widest and deepest architecture; another path or uneven widths can cost a little more."""
 
     @abstractmethod
     def sample(self, rng: random.Random) -> A:
@@ -58,25 +63,36 @@ class Space(ABC, Generic[A]):
 
     @abstractmethod
     def neighbours(self, arch: A) -> Iterator[A]:
-        """Every architecture that differs in one choice: one width, depth, kernel, path or connection."""
+        """Every architecture one step away in one choice; what a choice and a step are, each space says."""
 
     @abstractmethod
     def count(self) -> int:
         """Number of architectures in the space."""
 
-    @abstractmethod
     def validate(self, arch: A) -> None:
         """Refuse an architecture that the space does not hold.
+
+        Here one of another space or with other classes; a space that its architectures' own checks do not bound adds
+        the rest.
 
         Raises:
             UsageError: Naming the field by its path.
         """
+        for field, wanted in {"space": self.id, "classes": self.classes}.items():
+            if (found := getattr(arch, field, wanted)) != wanted:
+                what = f"{field}: {found!r} is not {wanted!r}"
+                raise UsageError(f"the space {self.id} does not hold this architecture: {what}", "Change that field.")
 
     @abstractmethod
     def build_supernet(self, *, seed: int = 0) -> nn.Module:
         """The weight-sharing network of the whole space, in training form.
 
-        Its ``activate(arch)`` chooses the architecture that ``forward`` runs; at first the biggest.
+        Its ``activate(arch)`` chooses the architecture that ``forward`` runs, at first the biggest, and refuses one
+        that the space does not hold (``UsageError``); its ``arch`` is the one chosen.
+
+        Architectures share the running statistics of batch norms, which are no architecture's own, and where channels
+        are masked, training moves those of channels that are not in use too: recalibrate them for each architecture
+        (a few batches in train mode, without gradients) before its output is judged or it is sliced.
         """
 
     @abstractmethod
@@ -90,7 +106,11 @@ class Space(ABC, Generic[A]):
 
     @abstractmethod
     def slice_from(self, supernet: nn.Module, arch: A) -> nn.Module:
-        """The subnet with the supernet's weights: leading channels, centres of kernels, chosen paths (copies)."""
+        """The subnet with the supernet's weights: leading channels, centres of kernels, chosen paths (copies).
+
+        Raises:
+            UsageError: If the network is not the supernet of this space, or the space does not hold the architecture.
+        """
 
     def channel_plan(self, arch: A) -> ChannelPlan:
         """Mask groups of an architecture's training form; empty where the space has none."""
@@ -118,16 +138,17 @@ class Space(ABC, Generic[A]):
 
     def cost(self, arch: A, input_size: tuple[int, int]) -> tuple[int, int]:
         """Parameters and MACs of the deployed network."""
-        return total(arch.blocks(input_size))
+        return total(self.blocks(arch, input_size))
 
 
-def check_multiple(input_size: tuple[int, int], multiple: int, name: str) -> None:
+def check_multiple(input_size: tuple[int, int], multiple: int, name: str, otherwise: str = "") -> None:
     """Refuse an input size a network cannot take.
 
     Args:
         input_size: Height and width in pixels.
         multiple: What both must be a multiple of.
         name: How to call the network.
+        otherwise: A sentence on what else helps.
 
     Raises:
         UsageError: Saying the multiple and the next possible size.
@@ -137,5 +158,5 @@ def check_multiple(input_size: tuple[int, int], multiple: int, name: str) -> Non
         near = tuple(max(multiple, round(size / multiple) * multiple) for size in input_size)
         raise UsageError(
             f"{name} cannot take an input of {height}x{width} (height x width)",
-            f"Both must be multiples of {multiple}, for example {near[0]}x{near[1]}.",
+            f"Both must be multiples of {multiple}, for example {near[0]}x{near[1]}. {otherwise}",
         )

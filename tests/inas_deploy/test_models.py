@@ -1,5 +1,6 @@
 import hashlib
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_an_architecture_in_a_json_file_is_a_network(tmp_path, monkeypatch):
         ("{", "the architecture is no JSON"),
         ("[1]", "names no space"),
         ('{"space": "nowhere"}', "there is no search space 'nowhere'"),
-        ('{"space": "inas"}', "stem"),
+        ('{"space": "inas"}', "schema_version: Field required"),
         (None, "cannot read"),
     ],
 )
@@ -159,6 +160,44 @@ def test_a_bad_architecture_file_is_one_line_with_its_name(text, says, tmp_path)
     assert says in str(caught.value)
     assert "mine.json" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_too_large_for_an_architecture_is_not_read(tmp_path):
+    file = tmp_path / "mine.json"
+    with file.open("wb") as handle:
+        handle.truncate(10**12)  # takes no space; reading it would
+    with pytest.raises(UsageError, match="has more than 1,000,000 bytes"):
+        find_network(str(file))
+    fits = find_arch("inas:smallest").to_json()
+    file.write_text(fits + " " * (1_000_000 - len(fits)))
+    assert find_network(str(file))[1].arch == find_arch("inas:smallest")
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "\0"])
+def test_what_is_no_file_is_not_read(kind, tmp_path):
+    place = tmp_path / "mine.json"
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(place)
+    with pytest.raises(UsageError, match="cannot read"):
+        find_network(str(place) if kind != "\0" else "\0.json")
+
+
+def test_requests_beyond_all_measure_are_refused_before_the_work(tmp_path, monkeypatch):
+    calls = fake_export(monkeypatch)
+    shapes = {"image": (1, 3, 320_000, 320_000)}
+    for name in ("csnet-x1", "inas-tiny:smallest", "rival:u2net-small"):
+        with pytest.raises(UsageError, match=r"320000x320000 .* is too large. The most is 67,108,864 pixels"):
+            resolve_model(name, shapes=shapes, cache_dir=tmp_path)
+    content = json.loads(find_arch("rtseg-lir-32").to_json())
+    for stage in content["stages"]:
+        stage.update(trunk=8192, blocks=[{"path": "lir", "lead": 8192, "expand": 8192}])
+    file = tmp_path / "wide.json"
+    file.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"parameters. The most is 500,000,000"):
+        resolve_model(str(file), cache_dir=tmp_path)
+    assert calls == []
 
 
 def test_a_changed_recipe_is_exported_anew(tmp_path, monkeypatch):

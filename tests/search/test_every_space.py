@@ -87,16 +87,27 @@ def test_two_processes_with_one_seed_draw_the_same(name):
 
 
 @pytest.mark.parametrize("name", SPACES)
-def test_the_ends_bound_the_cost(name):
+def test_the_smallest_costs_least_and_nothing_is_wider_than_the_biggest(name):
     space = find_space(name)
     size = size_of(space)
     low, high = space.cost(space.smallest(), size), space.cost(space.biggest(), size)
+    widest = space.channel_plan(space.biggest()).groups
     for arch in draws(name):
         assert low[0] <= space.cost(arch, size)[0]
         assert low[1] <= space.cost(arch, size)[1]
+        groups = space.channel_plan(arch).groups
+        assert all(groups[group].width <= widest[group].width for group in groups.keys() & widest.keys())
     assert low[0] < high[0]
     assert low[1] < high[1]
     assert space.count() > 1
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_blocks_and_cost_are_those_of_the_architecture(name):
+    space = find_space(name)
+    arch = space.smallest()
+    assert space.blocks(arch, size_of(space)) == arch.blocks(size_of(space))
+    assert space.cost(arch, size_of(space)) == total(arch.blocks(size_of(space)))
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -177,10 +188,64 @@ def test_supernet_equals_slice_equals_fused(name):
             expected, found = supernet(image), subnet(image)
             assert difference(found, expected) < 1e-10
             deployed = reparameterize(subnet)(image)
-            reference = found.sigmoid() if name == "csnet" else found  # CSNet's training form ends in logits
+            reference = found.sigmoid() if space.logits_in_training else found
             assert difference(deployed, reference) < 1e-12
+            assert difference(reparameterize(supernet)(image), deployed) < 1e-12
             outputs.append(found)
     assert any(difference(output, outputs[0]) > 1e-6 for output in outputs[1:])
+
+
+def outsiders(space):
+    """Architectures of every other space, with other classes, and of names that lie outside."""
+    found = [find_space(other).smallest() for other in SPACES if other != space.id]
+    if "classes" in space.arch_class.model_fields:
+        found.append(find_space(space.id, space.classes + 1).smallest())
+    for arch in space.points().values():
+        try:
+            space.validate(arch)
+        except UsageError:
+            found.append(arch)
+    return found
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_space_refuses_architectures_outside(name):
+    space = find_space(name)
+    for arch in outsiders(space):
+        with pytest.raises(UsageError, match=name):
+            space.validate(arch)
+
+
+@pytest.mark.parametrize("name", light())
+def test_the_supernet_runs_and_gives_its_own_space_only(name):
+    space = find_space(name)
+    supernet = space.build_supernet()
+    assert supernet.arch == space.biggest()
+    arch = draws(name, 1)[0]
+    supernet.activate(arch)
+    assert supernet.arch == arch
+    for other in outsiders(space):
+        with pytest.raises(UsageError):
+            supernet.activate(other)
+        with pytest.raises(UsageError):
+            space.slice_from(supernet, other)
+        assert supernet.arch == arch
+    with pytest.raises(UsageError, match="cannot slice from this network"):
+        space.slice_from(nn.Identity(), arch)
+
+
+@pytest.mark.parametrize("name", light())
+def test_a_refused_architecture_changes_nothing(name):
+    space = find_space(name)
+    supernet = randomised(space.build_supernet(seed=1))
+    image = image_for(space)
+    with torch.no_grad():
+        supernet.activate(draws(name, 1)[0])
+        before = supernet(image)
+        for other in outsiders(space):
+            with pytest.raises(UsageError):
+                supernet.activate(other)
+        assert torch.equal(supernet(image), before)
 
 
 @pytest.mark.parametrize("name", light())

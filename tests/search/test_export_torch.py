@@ -1,4 +1,7 @@
 import collections
+import json
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -17,12 +20,15 @@ from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 
 from search import export_torch  # noqa: E402
+from search.lean_prelu import lean_prelu  # noqa: E402
 from search.onnx_exporters import NEWEST_OPSET, OLDEST_OPSET  # noqa: E402
 from search.reparameterize import reparameterize  # noqa: E402
 from search.seeded import seed_weights  # noqa: E402
-from search.spaces.registry import find_arch, find_space, space_of  # noqa: E402
+from search.spaces import export  # noqa: E402
+from search.spaces.registry import arch_from_json, find_arch, find_space, space_of  # noqa: E402
 
-TRACES = (b"/home", b"/work", b"/tmp", b".py", b"site-packages", b"stack_trace", b"fx_node")
+PLACES = [str(path).encode() for path in (Path(__file__).resolve().parents[2], Path.home(), tempfile.gettempdir())]
+TRACES = (*PLACES, b".py", b"site-packages", b"stack_trace", b"fx_node")
 MODULES = {"stem.0", "stem.1", "blocks.0.0", "blocks.0.1", "blocks.0.2", "blocks.1", "blocks.1.reduce",
            "blocks.1.expand", "blocks.2", "blocks.2.norm", "blocks.2.qkv", "blocks.2.out", "pool", "average",
            "head"}  # fmt: skip
@@ -138,7 +144,7 @@ def test_an_operation_without_an_equivalent_is_decomposed(tmp_path):
 def test_a_deployed_network_has_no_batch_norm_and_its_blocks_are_its_modules(tmp_path, name, opset):
     arch = find_arch(name)
     network = space_of(arch).build_subnet(arch, seed=0)
-    seed_weights(network, (64, 64), 0)
+    seed_weights(network, 64, 0)
     path = tmp_path / "x.onnx"
     export_torch.export_onnx(reparameterize(network), path, (1, 3, 64, 64), opset=opset)
     assert "BatchNormalization" not in {node.op_type for node in onnx.load(path).graph.node}
@@ -168,7 +174,7 @@ def test_seeded_weights_are_repeatable_alive_and_calm(name):
     outputs = []
     for seed in (0, 0, 1):
         network = find_space(str(arch.space)).build_subnet(arch, seed=seed)
-        seed_weights(network, (64, 64), seed)
+        seed_weights(network, 64, seed)
         assert not network.training
         deployed = reparameterize(network)
         for values in deployed.parameters():
@@ -181,6 +187,63 @@ def test_seeded_weights_are_repeatable_alive_and_calm(name):
         assert (nudged - outputs[-1]).abs().max() < 1e-2 * max(1, outputs[-1].abs().max())
     assert torch.equal(outputs[0], outputs[1])
     assert not torch.allclose(outputs[0], outputs[2])
+
+
+def with_attention(stage, patch):
+    content = json.loads(find_arch("rtseg-lir-8").to_json())
+    block = {"path": "mhsa", "heads": 2, "key": 8, "value": 8, "hidden": 8, "patch": patch}
+    content["stages"][stage]["blocks"] = [block]
+    return arch_from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("stage", "patch", "size", "side"),
+    [(0, 5, (160, 160), 160), (2, 8, (256, 256), 256), (0, 3, (192, 288), 96), (0, 1, (256, 320), 128)],
+)
+def test_statistics_are_taken_at_a_size_that_the_network_takes(stage, patch, size, side, monkeypatch):
+    sides = []
+    monkeypatch.setattr(export, "seed_weights", lambda network, *given: sides.append(given[0]))
+    export.seeded_subnet(with_attention(stage, patch), size)
+    monkeypatch.undo()
+    assert sides == [side]
+    if side > 128:
+        network = export.seeded_subnet(with_attention(stage, patch), size)
+        with torch.no_grad():
+            assert network(torch.zeros(1, 3, *size)).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--seed", "-1"], "the seed -1 is out of range. Give one from 0 to 4294967295."),
+        (["--seed", str(2**32)], "is out of range"),
+        (["--out", "absent/x.onnx"], "cannot write absent/x.onnx: its folder does not exist"),
+        (["--out", "folder.onnx"], "folder.onnx is a folder"),
+        (["--out", "x.pb"], "cannot tell the format"),
+        (["--size", "320000", "320000"], "is too large"),
+    ],
+)
+def test_the_command_refuses_in_one_line_and_builds_nothing(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.onnx").mkdir()
+    monkeypatch.setattr(export, "seed_weights", lambda *_: pytest.fail("a network was built"))
+    assert export.main(["--model", "csnet-x0.5-s1-0", "--out", "x.onnx", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert says in error
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
+
+
+def test_a_seed_out_of_range_is_refused_by_both_exports(tmp_path):
+    arch = find_arch("csnet-x0.5-s1-0")
+    network = space_of(arch).build_subnet(arch, seed=0)
+    for call in (
+        lambda: export.export_arch(arch, tmp_path / "x.onnx", input_size=(32, 32), seed=-1),
+        lambda: export.export_network(network, arch, tmp_path / "x.onnx", input_size=(32, 32), seed=-1),
+    ):
+        with pytest.raises(UsageError, match="seed -1"):
+            call()
 
 
 class Small(nn.Module):
@@ -224,7 +287,25 @@ def test_lean_prelu_gives_the_same_values(slopes, lean):
     layer[0].weight.data = torch.tensor(slopes)
     x = torch.randn(2, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        changed = export_torch.lean_prelu(layer)
+        changed = lean_prelu(layer)
         assert torch.equal(changed(x), layer(x))
     assert (not isinstance(changed[0], nn.PReLU)) is lean
     assert isinstance(layer[0], nn.PReLU)  # the original is left alone
+
+
+class Padded(nn.Module):
+    """Explicit padding, from which the older exporter computes sizes as the file runs."""
+
+    def forward(self, image):
+        pooled = functional.max_pool2d(functional.pad(image.relu(), (1, 1, 1, 1)), 3, 2)
+        return functional.interpolate(pooled, scale_factor=2, mode="bilinear")
+
+
+@pytest.mark.parametrize("opset", [11, 13, 17, 20])
+@pytest.mark.parametrize("network", [Padded(), everything()], ids=["padded", "everything"])
+def test_all_shapes_are_static(tmp_path, opset, network):
+    model = onnx.load(export_torch.export_onnx(network, tmp_path / "x.onnx", (1, 3, 32, 48), opset=opset))
+    graph = model.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        assert all(dimension.dim_value > 0 for dimension in value.type.tensor_type.shape.dim), value.name
+    assert [dimension.dim_value for dimension in graph.output[0].type.tensor_type.shape.dim][2:] == [32, 48]

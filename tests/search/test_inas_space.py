@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from search import export_torch
+from search.spaces.export import export_network
 from search.spaces.inas.arch import DECODER, FACTORS, KERNELS, STAGES, TRANSPORT, INASArch
 from search.spaces.inas.space import INASSpace
 from search.spaces.registry import arch_from_json, find_arch, find_space
@@ -204,3 +206,18 @@ def test_sampling_and_blocks_are_fast():
             space.sample(draw).blocks((224, 224))
         seconds.append(time.process_time() - start)
     assert 200 / min(seconds) >= 2000
+
+
+def test_uneven_widths_can_have_more_parameters_than_the_biggest():
+    space = INASSpace("inas")
+    big = space.biggest()
+    assert any(space.cost(arch, (64, 64))[0] > space.cost(big, (64, 64))[0] for arch in space.neighbours(big))
+
+
+@pytest.mark.parametrize(("classes", "name"), [(1, "saliency"), (19, "logits")])
+def test_the_output_of_several_classes_is_called_logits(classes, name, monkeypatch, tmp_path):
+    space = INASSpace("inas-tiny", classes)
+    seen = {}
+    monkeypatch.setattr(export_torch, "export_onnx", lambda *args, **named: seen.update(named))
+    export_network(None, space.smallest(), tmp_path / "x.onnx", input_size=(64, 64))
+    assert seen["output_name"] == space.output_name == name

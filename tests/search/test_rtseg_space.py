@@ -127,8 +127,8 @@ def test_neighbours_differ_in_one_choice():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"space": "rtseg-tiny"}, "space: is rtseg-tiny"),
-        ({"classes": 4}, "classes: is 4 and must be 19"),
+        ({"space": "rtseg-tiny"}, "space: 'rtseg-tiny' is not 'rtseg'"),
+        ({"classes": 4}, "classes: 4 is not 19"),
         ({"head": 7}, "head: 7 is not from 8 to 2560"),
         ({"bga_out": 321}, "bga_out: 321 is not from 8 to 320"),
         ({"detail": ((80, 81), (160,) * 3, (320,) * 3)}, "detail[0][1]: 81"),
@@ -240,3 +240,39 @@ def test_only_supernets_are_sliced():
     space = find_space("rtseg-tiny")
     with pytest.raises(UsageError, match="no RTSeg supernet"):
         space.slice_from(torch.nn.Identity(), space.smallest())
+
+
+def test_a_name_cannot_say_other_classes_than_the_space():
+    assert find_arch("rtseg-c11:bisenetv2").classes == 11
+    assert find_arch("rtseg-c11:bisenetv2-c11").classes == 11
+    assert find_arch("rtseg:bisenetv2-c5").classes == find_arch("bisenetv2-c5").classes == 5
+    assert find_arch("rtseg:bisenetv2").classes == 19
+    for name in ("rtseg-c11:bisenetv2-c5", "rtseg-c19:rtseg-lir-16-c5"):
+        with pytest.raises(UsageError, match="has 5 output classes"):
+            find_arch(name)
+
+
+def test_digits_of_other_scripts_make_no_name():
+    assert find_space("rtseg").point("rtseg-lir-\u0663\u0662") is None
+    assert find_space("rtseg").point("bisenetv2-c\u0665") is None
+
+
+def test_attention_everywhere_costs_more_than_the_biggest_on_large_images():
+    space = find_space("rtseg")
+    arch = space.biggest()
+    stages = tuple(
+        stage.model_copy(update={"blocks": (attention,) * len(stage.blocks)})
+        for stage, attention in zip(arch.stages, space.attentions(), strict=True)
+    )
+    other = arch.model_copy(update={"stages": stages})
+    space.validate(other)
+    assert space.cost(other, (64, 64))[1] < space.cost(arch, (64, 64))[1]
+    assert space.cost(other, (1024, 2048))[1] > space.cost(arch, (1024, 2048))[1]
+
+
+def test_any_size_goes_by_its_name():
+    arch = find_arch("bisenetv2-any-c21")
+    assert (arch.resize, arch.classes) == ("detail", 21)
+    assert arch.blocks((513, 513))[-1].outputs == ((21, 513, 513),)
+    with pytest.raises(UsageError, match=r"multiples of 32.*bisenetv2-any"):
+        find_arch("bisenetv2").blocks((513, 513))

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from search.spaces.csnet.arch import CSNetArch
 from search.spaces.csnet.blocks import DILATIONS
-from search.spaces.groups import ChannelPlan, LayerChannels, MaskGroup
-from targets.errors import UsageError
+from search.spaces.groups import ChannelPlan, LayerChannels, MaskGroup, Place, changed_widths, width_at
 
-Place = tuple[str | int, ...]
-"""Keys and indices that lead to one width of an architecture's data."""
 Groups = tuple[str | int, ...]
 
 
@@ -36,8 +30,7 @@ def places(arch: CSNetArch) -> dict[str, Place]:
 
 def widths(arch: CSNetArch) -> dict[str, int]:
     """Channels of each mask group, 0 for a branch that is missing."""
-    content = arch.model_dump()
-    return {name: _look_up(content, place) for name, place in places(arch).items()}
+    return {name: width_at(arch, place) for name, place in places(arch).items()}
 
 
 def with_widths(arch: CSNetArch, changed: Mapping[str, int]) -> CSNetArch:
@@ -50,14 +43,7 @@ def with_widths(arch: CSNetArch, changed: Mapping[str, int]) -> CSNetArch:
     Raises:
         UsageError: If a group is unknown or the widths make no CSNet.
     """
-    known = places(arch)
-    content = arch.model_dump(mode="json")  # lists, which can be changed
-    for name, width in changed.items():
-        if name not in known:
-            raise UsageError(f"there is no mask group {name!r} in a CSNet", f"Known: {', '.join(known)}.")
-        place = known[name]
-        _look_up(content, place[:-1])[place[-1]] = width
-    return CSNetArch.checked(content)
+    return CSNetArch.checked(changed_widths(arch, places(arch), changed))
 
 
 def channel_plan(arch: CSNetArch) -> ChannelPlan:
@@ -136,7 +122,3 @@ class _Builder:
 
 def _branch(scale: int, dilation: int) -> str:
     return f"csf.dilated.{scale}x{dilation}"
-
-
-def _look_up(content: Any, place: Place) -> Any:
-    return functools.reduce(operator.getitem, place, content)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 
 from search.spaces.csnet.blocks import DILATIONS
+from search.spaces.folding import norm_terms
 from search.torch_or_stub import nn, torch
 
 WEIGHT_FACTOR = 100.0
@@ -74,13 +75,6 @@ def fold_conv(source: nn.Module, target: nn.Module, name: str, gain: torch.Tenso
         plain["weight"].copy_(trained.get_parameter("weight").double() * factor * gain[:, None, None, None])
         if "bias" in plain:
             plain["bias"].copy_(shift)
-
-
-def norm_terms(norm: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gain and shift of a batch norm in eval mode, per channel, float64."""
-    assert isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
-    gain = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return gain, norm.bias.detach().double() - norm.running_mean.double() * gain
 
 
 def add_finish(layer: nn.Module, widths: Sequence[int], folded: bool) -> None:

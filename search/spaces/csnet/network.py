@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from search.mask_slicing import copy_kept
 from search.masks import attach_masks, prefix_masks
@@ -11,6 +11,9 @@ from search.spaces.csnet.channels import channel_plan, widths
 from search.spaces.csnet.layers import Depthwise, Dilated, GOctConv
 from search.torch_or_stub import nn, torch
 from targets.extras import require
+
+if TYPE_CHECKING:
+    from search.spaces.csnet.space import CSNetSpace
 
 
 class ILBlock(nn.Module):
@@ -105,37 +108,48 @@ class CSNet(nn.Module):
 
 
 class CSNetSupernet(CSNet):
-    """The widest CSNet, of which ``forward`` runs a narrower one by masks over the leading channels."""
+    """The widest CSNet of a space, of which ``forward`` runs a narrower one by masks over the leading channels.
 
-    def __init__(self, arch: CSNetArch) -> None:
-        super().__init__(arch)
-        self.active = arch
-        self.masks = attach_masks(self, channel_plan(arch))
+    Args:
+        space: The space.
+
+    Attributes:
+        arch: The architecture that ``forward`` runs.
+        masks: Channel masks by mask group.
+    """
+
+    def __init__(self, space: CSNetSpace) -> None:
+        super().__init__(space.biggest())
+        self.space = space
+        self.masks = attach_masks(self, channel_plan(self.arch))
 
     def activate(self, arch: CSNetArch) -> None:
         """Choose what ``forward`` runs.
 
-        Args:
-            arch: An architecture with the widest one's layers and no more channels in any of them.
-
         Raises:
-            UsageError: If a layer has more channels than here.
+            UsageError: If the space does not hold the architecture.
         """
+        self.space.validate(arch)
         self.masks.set_prefix(widths(arch))
-        self.active = arch
+        self.arch = arch
 
     def sliced(self, arch: CSNetArch) -> nn.Module:
-        """The subnet with copies of the leading channels, in the mode and dtype of the supernet."""
+        """The subnet with copies of the leading channels, in the mode and dtype of the supernet.
+
+        Raises:
+            UsageError: If the space does not hold the architecture.
+        """
+        self.space.validate(arch)
         subnet = build_csnet(arch, seed=0)
         first = next(self.parameters())
         subnet.to(device=first.device, dtype=first.dtype)
-        plan = channel_plan(self.arch)
+        plan = self.masks.plan
         copy_kept(self, subnet, plan, prefix_masks(plan, widths(arch)))
         return subnet.train(self.training)
 
-    def fused(self) -> nn.Module:
-        """The folded form of the architecture that is active."""
-        return fold_csnet(self.sliced(self.active))
+    def active_subnet(self) -> nn.Module:
+        """The subnet that ``forward`` runs, without masks."""
+        return self.sliced(self.arch)
 
 
 def _blocks(network: Any) -> list[Any]:
@@ -165,11 +179,11 @@ def build_csnet(arch: CSNetArch, *, seed: int | None = None) -> nn.Module:
         return CSNet(arch)
 
 
-def build_supernet(arch: CSNetArch, *, seed: int) -> CSNetSupernet:
+def build_supernet(space: CSNetSpace, *, seed: int) -> CSNetSupernet:
     """A CSNet of which narrower ones can be run, ready to train.
 
     Args:
-        arch: The widest architecture.
+        space: The space, whose biggest architecture is the widest one.
         seed: Seed of the initial weights; torch's global generator stays as it was.
 
     Raises:
@@ -178,7 +192,7 @@ def build_supernet(arch: CSNetArch, *, seed: int) -> CSNetSupernet:
     require("torch", "torch")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return CSNetSupernet(arch)
+        return CSNetSupernet(space)
 
 
 def fold_csnet(network: nn.Module) -> nn.Module:

@@ -9,15 +9,15 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from search.spaces.csnet.arch import STRIDE, CSNetArch
-from search.spaces.csnet.channels import Place, channel_plan, places, widths, with_widths
-from search.spaces.groups import ChannelPlan
+from search.spaces.csnet.channels import channel_plan, places, widths, with_widths
+from search.spaces.groups import ChannelPlan, Place, spelled
 from search.spaces.space import Space
 from targets.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-_NAME = re.compile(r"csnet-x(?P<k>\d{1,2}(?:\.\d{1,3})?)(?:-s(?P<high>\d{1,2})-(?P<low>\d{1,2}))?")
+_NAME = re.compile(r"csnet-x(?P<k>[0-9]{1,2}(?:\.[0-9]{1,3})?)(?:-s(?P<high>[0-9]{1,2})-(?P<low>[0-9]{1,2}))?")
 _NAMED = ("csnet-x1", "csnet-x1.2", "csnet-x1.5", "csnet-x1.8", "csnet-x2", "csnet-x1-s1-0", "csnet-x1-s3-1",
           "csnet-x1-s1-3")  # fmt: skip
 
@@ -32,6 +32,7 @@ class CSNetSpace(Space[CSNetArch]):
     title: ClassVar[str] = "CSNet: channels per layer and scale of an extremely light saliency network"
     arch_class: ClassVar[type[CSNetArch]] = CSNetArch
     multiple: ClassVar[int] = STRIDE
+    logits_in_training: ClassVar[bool] = True
 
     def __init__(self, id: str = "csnet", classes: int | None = None) -> None:
         super().__init__(id, classes)
@@ -50,7 +51,7 @@ class CSNetSpace(Space[CSNetArch]):
         return with_widths(self._biggest, {**fewest, **first})
 
     def biggest(self) -> CSNetArch:
-        """CSNet-x2."""
+        """CSNet-x2; nothing in the space costs more."""
         return self._biggest
 
     def sample(self, rng: random.Random) -> CSNetArch:
@@ -62,7 +63,7 @@ class CSNetSpace(Space[CSNetArch]):
         return with_widths(self._biggest, drawn)
 
     def neighbours(self, arch: CSNetArch) -> Iterator[CSNetArch]:
-        """Every architecture that differs in one width."""
+        """Every architecture that differs in one width, by any amount."""
         own = widths(arch)
         alone = {row[0] for row in ([name for name in row if own[name]] for row in self._rows()) if len(row) == 1}
         for name, choices in self._ranges.items():
@@ -79,15 +80,16 @@ class CSNetSpace(Space[CSNetArch]):
 
     def validate(self, arch: CSNetArch) -> None:
         """Refuse a CSNet with other scales, more channels than CSNet-x2, or none in some layer."""
+        super().validate(arch)
         found = places(arch)
         for name in [*self._places, *found]:
             if name not in found or name not in self._places:
-                place = _written((found.get(name) or self._places[name])[:-1])
+                place = spelled((found.get(name) or self._places[name])[:-1])
                 raise UsageError(f"the space {self.id} does not hold this CSNet: {place} has other scales", _HINT)
         own = widths(arch)
         for name, choices in self._ranges.items():
             if own[name] not in choices:
-                what = f"{_written(found[name])} is {own[name]}, not {choices.start} to {choices.stop - 1}"
+                what = f"{spelled(found[name])} is {own[name]}, not {choices.start} to {choices.stop - 1}"
                 raise UsageError(f"the space {self.id} does not hold this CSNet: {what}", _HINT)
         for scale, row in enumerate(self._rows()):
             if not any(own[name] for name in row):
@@ -99,7 +101,7 @@ class CSNetSpace(Space[CSNetArch]):
         """CSNet-x2 in training form, of which ``activate(arch)`` masks all but the leading channels."""
         from search.spaces.csnet.network import build_supernet
 
-        return build_supernet(self._biggest, seed=seed)
+        return build_supernet(self, seed=seed)
 
     def build_subnet(self, arch: CSNetArch, *, seed: int = 0) -> nn.Module:
         """One CSNet in training form; it gives logits, its folded form the saliency in 0 to 1."""
@@ -110,8 +112,10 @@ class CSNetSpace(Space[CSNetArch]):
     def slice_from(self, supernet: nn.Module, arch: CSNetArch) -> nn.Module:
         """The subnet with copies of the supernet's leading channels; of every dilation the leading ones."""
         from search.spaces.csnet.network import CSNetSupernet
+        from search.spaces.slicing import not_a_supernet
 
-        assert isinstance(supernet, CSNetSupernet)
+        if not isinstance(supernet, CSNetSupernet):
+            raise not_a_supernet(supernet, "it is no CSNet supernet")
         return supernet.sliced(arch)
 
     def channel_plan(self, arch: CSNetArch) -> ChannelPlan:
@@ -148,7 +152,3 @@ _HINT = "Take channel counts up to those of csnet-x2; csnet:random-1 is an examp
 
 def _floor(place: Place) -> int:
     return 0 if place[0] == "dilated" else 1
-
-
-def _written(place: Place) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else part for part in place)

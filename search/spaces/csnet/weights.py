@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from search.spaces.csnet.arch import DEPTHS, CSNetArch
 from search.spaces.csnet.blocks import DILATIONS
 from search.spaces.csnet.network import build_csnet
-from targets.errors import InvalidModel
+from targets.errors import InvalidModel, printable
 from targets.extras import require
-from targets.onnx_graph import printable
 
 if TYPE_CHECKING:
     import torch

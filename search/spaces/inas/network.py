@@ -12,16 +12,14 @@ finest, at half the input size; a connection from a level to itself is no module
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from search.spaces.arch import Arch
 from search.spaces.inas.arch import LEVELS, STAGES, INASArch
 from search.spaces.inas.parts import DecoderFuse, Level, MBConv, Prediction, Stage, TransportFuse
+from search.spaces.inas.space import INASSpace
 from search.spaces.sliced import ConvNorm
+from search.spaces.slicing import leading, not_a_supernet
 from search.torch_or_stub import nn, torch
 from targets.errors import UsageError
-
-if TYPE_CHECKING:
-    from search.spaces.inas.space import INASSpace
 
 
 def _tapped(arch: INASArch) -> tuple[int, ...]:
@@ -93,20 +91,21 @@ class INASNet(nn.Module):
 
     def holds(self, arch: INASArch) -> bool:
         """Whether this is the supernet of an architecture's space and classes."""
-        return self.supernet and (arch.space, arch.classes) == (self.arch.space, self.arch.classes)
+        return self.supernet and _kind(arch) == _kind(self.arch)
 
     def activate(self, arch: INASArch) -> None:
         """Choose the architecture that ``forward`` runs.
 
         Raises:
-            UsageError: If this is no supernet of the architecture's space and classes.
+            UsageError: If this is no supernet of the architecture's space and classes, or the space does not hold it.
         """
         if not self.holds(arch):
-            what = f"{'supernet' if self.supernet else 'subnet'} of {self.arch.space}-c{self.arch.classes}"
+            what = f"{'supernet' if self.supernet else 'subnet'} of {_kind(self.arch)}"
             raise UsageError(
-                f"a {what} cannot run another architecture of {arch.space}-c{arch.classes}",
+                f"a {what} cannot run another architecture of {_kind(arch)}",
                 "Build the supernet of the architecture's own space and classes.",
             )
+        INASSpace(arch.space, arch.classes).validate(arch)
         self.arch = arch
         self.stem.activate(3, arch.stem)
         width = arch.stem
@@ -172,24 +171,20 @@ def slice_supernet(supernet: nn.Module, arch: INASArch) -> INASNet:
         The subnet in training form, in the supernet's mode, on its device and in its dtype.
 
     Raises:
-        UsageError: If the network is no supernet of the architecture's space and classes.
+        UsageError: If the network is no supernet of the architecture's space and classes, or the space does not hold
+            it.
     """
     if not isinstance(supernet, INASNet) or not supernet.holds(arch):
-        raise UsageError(
-            f"cannot slice an architecture of {arch.space}-c{arch.classes} from this network",
-            "Give the supernet that the architecture's own space builds.",
-        )
+        raise not_a_supernet(supernet, f"it is no supernet of {_kind(arch)}")
+    INASSpace(arch.space, arch.classes).validate(arch)
     with torch.device("meta"):  # shapes only: no weights are drawn
         subnet = INASNet(arch)
     whole = supernet.state_dict()
-    parts = {name: _leading_centre(whole[name], mine.shape).clone() for name, mine in subnet.state_dict().items()}
+    parts = {name: leading(whole[name], mine.shape).clone() for name, mine in subnet.state_dict().items()}
     subnet.load_state_dict(parts, assign=True)
     return subnet.train(supernet.training)
 
 
-def _leading_centre(whole: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """The first entries along the first two dimensions and the middle ones along the others, as a view."""
-    for dimension, (length, part) in enumerate(zip(whole.shape, shape, strict=True)):
-        start = (length - part) // 2 if dimension >= 2 else 0
-        whole = whole.narrow(dimension, start, part)
-    return whole
+def _kind(arch: Arch) -> str:
+    """An architecture's space and number of output maps."""
+    return f"{arch.space}-c{getattr(arch, 'classes', 1)}"

@@ -21,7 +21,6 @@ from search.spaces.inas.arch import (
     scaled,
 )
 from search.spaces.space import Space
-from targets.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,12 +41,21 @@ class INASSpace(Space[INASArch]):
     arch_class: ClassVar[type[INASArch]] = INASArch
     multiple: ClassVar[int] = MULTIPLE
 
+    @property
+    def output_name(self) -> str:
+        """``saliency``, or ``logits`` where there are more classes than one."""
+        return "saliency" if self.classes == 1 else "logits"
+
     def smallest(self) -> INASArch:
         """Least depths and widths, kernel 3 only, only the connections that must be."""
         return self._extreme(0)
 
     def biggest(self) -> INASArch:
-        """Greatest depths and widths, all kernels, all connections."""
+        """Greatest depths and widths, all kernels, all connections.
+
+        Uneven widths in a stage put convolutions on its shortcuts, so that a few architectures have a little more
+        parameters.
+        """
         return self._extreme(-1)
 
     def sample(self, rng: random.Random) -> INASArch:
@@ -116,9 +124,7 @@ class INASSpace(Space[INASArch]):
         Raises:
             UsageError: Naming the field by its path.
         """
-        for field, value in (("space", self.id), ("classes", self.classes)):
-            if (found := getattr(arch, field)) != value:
-                raise UsageError(f"the architecture is not of this space: {field}: {found!r} is not {value!r}")
+        super().validate(arch)
         INASArch.checked(arch.model_dump())
 
     def build_supernet(self, *, seed: int = 0) -> nn.Module:

@@ -172,7 +172,10 @@ class RTSegArch(Arch):
                 for block in stage.blocks
                 if isinstance(block, Attention)
             ]
-            check_multiple(input_size, math.lcm(MULTIPLE, *patches), "this RTSeg network")
+            multiple = math.lcm(MULTIPLE, *patches)
+            check_multiple(
+                input_size, multiple, "this RTSeg network", '"resize": "detail" (bisenetv2-any) takes any size.'
+            )
         elif min(input_size) < MULTIPLE:
             raise UsageError(
                 f"this RTSeg network cannot take an input of {input_size[0]}x{input_size[1]} (height x width)",

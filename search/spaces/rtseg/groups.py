@@ -8,15 +8,11 @@ bilateral aggregation are one group.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from search.spaces.groups import ChannelPlan, LayerChannels, MaskGroup
+from search.spaces.groups import ChannelPlan, LayerChannels, MaskGroup, Place, changed_widths, width_at
 from search.spaces.rtseg.arch import Attention, Inverted, RTSegArch
 from search.spaces.rtseg.structure import Layer, auxiliary_parts, parts
-from targets.errors import UsageError
 
-Place = tuple[str | int, ...]
-"""Fields and indices from an architecture to one width."""
 _STEM: dict[str, Place] = {f"stem.{name}": ("stem", name) for name in ("conv", "squeeze", "left", "fuse")}
 _TAIL: dict[str, Place] = {"bga.sum": ("bga",), "bga.out": ("bga_out",), "head.conv": ("head",)}
 FLOOR = {"rtseg": 8, "rtseg-small": 8, "rtseg-tiny": 2}
@@ -54,15 +50,6 @@ def places(arch: RTSegArch) -> dict[str, Place]:
     return found
 
 
-def width_at(arch: RTSegArch, place: Place) -> int:
-    """The width at a place."""
-    value: Any = arch
-    for step in place:
-        value = value[step] if isinstance(step, int) else getattr(value, step)
-    width: int = value
-    return width
-
-
 def group_widths(arch: RTSegArch) -> dict[str, int]:
     """Channels of each mask group."""
     return {name: width_at(arch, place) for name, place in places(arch).items()}
@@ -83,18 +70,11 @@ def with_group_widths(arch: RTSegArch, widths: Mapping[str, int]) -> RTSegArch:
     Raises:
         UsageError: If a group is unknown or a width is not possible.
     """
-    known = places(arch)
-    values = arch.model_dump(mode="json")
-    for name, width in widths.items():
-        if name not in known:
-            raise UsageError(f"there is no mask group {name[:80]!r}", f"Known: {', '.join(known)}.")
-        *path, last = known[name]
-        holder: Any = values
-        for step in path:
-            holder = holder[step]
-        holder[last] = width
-        if last == "lead" and holder["path"] == "ge":
-            holder["expand"] = 6 * width
+    values = changed_widths(arch, places(arch), widths)
+    for stage in values["stages"]:
+        for block in (stage["down"], *stage["blocks"]):
+            if block["path"] == "ge":
+                block["expand"] = 6 * block["lead"]
     return RTSegArch.checked(values)
 
 

@@ -6,9 +6,9 @@ the size.
 
 from __future__ import annotations
 
-import copy
 from collections import OrderedDict
 
+from search.spaces.folding import norm_terms
 from search.spaces.rtseg import arch as data
 from search.torch_or_stub import functional, nn, torch
 
@@ -54,13 +54,6 @@ class ConvNormAct(nn.Module):
         """One biased convolution ``conv``, then ``act``; the same output in eval mode."""
         gain, shift = norm_terms(self.norm)
         return conv_and_act(self.conv, self.conv.weight.detach().double() * gain[:, None, None, None], shift, self.act)
-
-
-def norm_terms(norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gain and shift of a batch norm in eval mode, per channel, float64."""
-    assert norm.running_mean is not None and norm.running_var is not None
-    gain = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    return gain, norm.bias.detach().double() - norm.running_mean.double() * gain
 
 
 def conv_and_act(like: nn.Conv2d, weight: torch.Tensor, bias: torch.Tensor, act: nn.Module) -> nn.Sequential:
@@ -207,7 +200,8 @@ class Context(nn.Module):
         before, offset = norm_terms(self.norm)
         after, shift = norm_terms(self.conv.norm)
         weight = self.conv.conv.weight.detach().double() * after[:, None, None, None]
-        plain = copy.deepcopy(self)
+        with torch.device("meta"):  # every part is replaced: no weights are drawn
+            plain = Context(self.norm.num_features)
         bias = shift + weight[:, :, 0, 0] @ offset
         plain.add_module("norm", nn.Identity())
         plain.add_module("conv", conv_and_act(self.conv.conv, weight * before[:, None, None], bias, self.conv.act))
@@ -217,6 +211,11 @@ class Context(nn.Module):
 
 class Aggregation(nn.Module):
     """Bilateral guided aggregation: each branch gated by the other's sigmoid at two sizes, summed, 3x3 (BiSeNetV2).
+
+    Public implementations upsample the gate and the sum's coarse half in two ways: bilinear with aligned corners (the
+    older) or nearest (the newer). Here it is bilinear with pixel centres at halves, as at the network's output: smooth
+    like the older, and, unlike aligned corners, with the same few weights at every place whatever the map's size.
+    Weights trained with another upsampling do not give their own output here.
 
     Args:
         detail: Channels of the detail map.

@@ -19,6 +19,7 @@ from search.spaces.rtseg.layers import (
     Stem,
     upsample,
 )
+from search.spaces.slicing import leading
 from search.torch_or_stub import nn, torch
 
 if TYPE_CHECKING:
@@ -161,6 +162,10 @@ class RTSegSupernet(RTSeg):
         self.bga.by_size = arch.resize == "detail"
         self.arch = arch
 
+    def active_subnet(self) -> RTSeg:
+        """The subnet that ``forward`` runs, without masks."""
+        return slice_supernet(self, self.arch)
+
 
 def make_block(trunk: int, block: data.Block) -> nn.Module:
     """A subnet's block; a skipped one is the identity, so that the others keep their places."""
@@ -198,6 +203,9 @@ def slice_supernet(supernet: RTSegSupernet, arch: data.RTSegArch) -> RTSeg:
 
     Returns:
         The subnet, in the supernet's mode and element type.
+
+    Raises:
+        UsageError: If the architecture is not in the space.
     """
     supernet.space.validate(arch)
     subnet = build_subnet(arch)
@@ -209,7 +217,7 @@ def slice_supernet(supernet: RTSegSupernet, arch: data.RTSegArch) -> RTSeg:
         if name == "stem.fuse.conv.weight":
             left, full = arch.stem.left, supernet.stem.left.norm.num_features
             source = torch.cat([source[:, :left], source[:, full:]], 1)
-        narrow.copy_(source[tuple(slice(length) for length in narrow.shape)])
+        narrow.copy_(leading(source, narrow.shape))
     return subnet.train(supernet.training)
 
 

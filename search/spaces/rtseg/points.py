@@ -11,14 +11,16 @@ import re
 from typing import Literal
 
 from search.spaces.rtseg.arch import RTSegArch
+from targets.errors import UsageError
 
 DEPTHS = (1, 1, 3)
 """Blocks after the first in each stage."""
-COMMON = ("bisenetv2", "bisenetv2-lir", "rtseg-lir-16", "rtseg-lir-32", "rtseg-lir-32-full", "rtseg-lir-64",
-          "rtseg-lir-80")  # fmt: skip
+COMMON = ("bisenetv2", "bisenetv2-lir", "bisenetv2-any", "rtseg-lir-16", "rtseg-lir-32", "rtseg-lir-32-full",
+          "rtseg-lir-64", "rtseg-lir-80")  # fmt: skip
 """Names worth suggesting."""
 _NAME = re.compile(
-    r"(?:(?P<paper>bisenetv2)(?P<lir>-lir)?|rtseg-lir-(?P<base>\d{1,3})(?P<full>-full)?)(?:-c(?P<n>\d{1,4}))?"
+    r"(?:(?P<paper>bisenetv2)(?P<lir>-lir)?|rtseg-lir-(?P<base>[0-9]{1,3})(?P<full>-full)?)"
+    r"(?P<any>-any)?(?:-c(?P<n>[0-9]{1,4}))?"
 )
 
 
@@ -63,24 +65,30 @@ def family(
     return RTSegArch.checked(values, f"RTSeg network of base width {base}")
 
 
-def named(name: str, classes: int = 19) -> RTSegArch | None:
+def named(name: str, classes: int | None = None) -> RTSegArch | None:
     """The network of a name: ``bisenetv2``, ``bisenetv2-lir``, ``rtseg-lir-<ch>``, ``rtseg-lir-<ch>-full``.
+
+    ``-any`` after it makes the form that takes any input size (``resize`` is ``detail``).
 
     Args:
         name: With or without ``-c<classes>``.
-        classes: Output classes, where the name does not say them.
+        classes: Output classes; ``None`` for those of the name, or else Cityscapes' 19.
 
     Returns:
         The architecture; ``None`` where the name has another form.
 
     Raises:
-        UsageError: If the numbers in the name make no network.
+        UsageError: If the numbers in the name make no network, or its classes are others than given.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    if match["n"]:
-        classes = int(match["n"])
+    said = int(match["n"]) if match["n"] else None
+    if said is not None and classes is not None and said != classes:
+        raise UsageError(f"{name} has {said} output classes, and {classes} are asked for", "Say the classes once.")
+    classes = next((one for one in (said, classes) if one is not None), 19)
     if match["paper"]:
-        return family(32, classes, path="lir" if match["lir"] else "ge", full_detail=True)
-    return family(int(match["base"]), classes, full_detail=bool(match["full"]))
+        arch = family(32, classes, path="lir" if match["lir"] else "ge", full_detail=True)
+    else:
+        arch = family(int(match["base"]), classes, full_detail=bool(match["full"]))
+    return arch.model_copy(update={"resize": "detail"}) if match["any"] else arch

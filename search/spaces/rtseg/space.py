@@ -26,7 +26,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from search.spaces.groups import ChannelPlan
+from search.spaces.groups import ChannelPlan, spelled, width_at
 from search.spaces.rtseg.arch import MULTIPLE, Attention, Block, Inverted, RTSegArch, Skip
 from search.spaces.rtseg.groups import (
     floor_of,
@@ -34,7 +34,6 @@ from search.spaces.rtseg.groups import (
     places,
     plan_of,
     supernet_widths,
-    width_at,
     with_group_widths,
 )
 from search.spaces.rtseg.points import COMMON, family, named
@@ -59,15 +58,20 @@ class RTSegSpace(Space[RTSegArch]):
     arch_class: ClassVar[type[RTSegArch]] = RTSegArch
     multiple: ClassVar[int] = MULTIPLE
     default_classes: ClassVar[int] = 19
-    output_name: ClassVar[str] = "logits"
 
     def __init__(self, id: str, classes: int | None = None) -> None:
         super().__init__(id, classes)
+        self._asked = classes
         self._biggest = family(BASES[id], self.classes, space=id)
         self._full = supernet_widths(self._biggest, self.attentions())
 
+    @property
+    def output_name(self) -> str:
+        """``logits``, with one class too."""
+        return "logits"
+
     def biggest(self) -> RTSegArch:
-        """All widths full, every block a convolution block."""
+        """All widths full, every block a convolution block; attention instead costs more MACs on large images."""
         return self._biggest
 
     def smallest(self) -> RTSegArch:
@@ -114,10 +118,7 @@ class RTSegSpace(Space[RTSegArch]):
         Raises:
             UsageError: Naming the field by its path.
         """
-        if arch.space != self.id:
-            raise self._refusal("space", f"is {arch.space}")
-        if arch.classes != self.classes:
-            raise self._refusal("classes", f"is {arch.classes} and must be {self.classes}")
+        super().validate(arch)
         for index, (stage, full) in enumerate(zip(arch.stages, self._biggest.stages, strict=True)):
             if stage.down.path != "lir":
                 raise self._refusal(f"stages[{index}].down.path", "must be lir")
@@ -128,7 +129,7 @@ class RTSegSpace(Space[RTSegArch]):
         for name, place in places(arch).items():
             low, high = self._range(name)
             if not low <= (width := width_at(arch, place)) <= high:
-                raise self._refusal(_path(place), f"{width} is not from {low} to {high}")
+                raise self._refusal(spelled(place), f"{width} is not from {low} to {high}")
 
     def attention(self, trunk: int) -> Attention:
         """The supernet's attention block for a stage.
@@ -165,8 +166,13 @@ class RTSegSpace(Space[RTSegArch]):
         return {name: arch for name in COMMON if (arch := self.point(name)) is not None}
 
     def point(self, name: str) -> RTSegArch | None:
-        """``bisenetv2``, ``bisenetv2-lir``, ``rtseg-lir-<ch>``, ``rtseg-lir-<ch>-full``, each also with ``-c<n>``."""
-        return named(name, self.classes) if self.id == "rtseg" else None
+        """``bisenetv2``, ``bisenetv2-lir``, ``rtseg-lir-<ch>``, ``rtseg-lir-<ch>-full``, each also with ``-c<n>``.
+
+        Raises:
+            UsageError: If the numbers in the name make no network, or its classes are not those the space was asked
+                for.
+        """
+        return named(name, self._asked) if self.id == "rtseg" else None
 
     def build_supernet(self, *, seed: int = 0) -> nn.Module:
         """The weight-sharing network with all three paths of each block."""
@@ -187,9 +193,10 @@ class RTSegSpace(Space[RTSegArch]):
             UsageError: If the network is no RTSeg supernet, or the space does not hold the architecture.
         """
         from search.spaces.rtseg.network import RTSegSupernet, slice_supernet  # needs torch
+        from search.spaces.slicing import not_a_supernet
 
         if not isinstance(supernet, RTSegSupernet):
-            raise UsageError(f"a {type(supernet).__name__} is no RTSeg supernet", "Give what build_supernet made.")
+            raise not_a_supernet(supernet, "it is no RTSeg supernet")
         return slice_supernet(supernet, arch)
 
     def _mixed(self) -> list[tuple[int, int]]:
@@ -243,7 +250,3 @@ def _with_block(arch: RTSegArch, stage: int, number: int, block: Block) -> RTSeg
     blocks = (*old.blocks[:number], block, *old.blocks[number + 1 :])
     stages = (*arch.stages[:stage], old.model_copy(update={"blocks": blocks}), *arch.stages[stage + 1 :])
     return arch.model_copy(update={"stages": stages})
-
-
-def _path(place: tuple[str | int, ...]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
