@@ -81,3 +81,12 @@ def test_rows_without_a_seed_stay_valid_and_are_extended(calls, tmp_path):
     assert rows[NAMES[0]]["errors"] == {"tflite": "no converter"}
     assert "seed" not in rows[NAMES[0]]  # its forms were checked with two
     assert rows[NAMES[1]]["seed"] == 5
+
+
+@pytest.mark.parametrize("name", ["csnet:random-3", "inas-tiny:random-3", "rtseg-tiny:random-3"])
+def test_one_function_in_every_form(name):
+    row = equivalence.check(name, (64, 96), list(equivalence.LIMITS))
+    assert row["errors"] == {}
+    assert {form: row[form] <= limit for form, limit in equivalence.LIMITS.items()} == dict.fromkeys(
+        equivalence.LIMITS, True
+    )

@@ -233,7 +233,11 @@ def test_floors_of_a_plan_keep_its_networks_in_the_space():
     for seed in range(5):
         arch = space.sample(random.Random(seed))
         groups = space.channel_plan(arch).groups
-        space.validate(space.with_widths(arch, {name: group.floor for name, group in groups.items()}))
+        least = space.with_widths(arch, {name: group.floor for name, group in groups.items()})
+        space.validate(least)
+        assert {name: group.width for name, group in space.channel_plan(least).groups.items()} == {
+            name: group.floor for name, group in groups.items()
+        }
 
 
 def test_only_supernets_are_sliced():
