@@ -249,7 +249,10 @@ def test_boundary_transposes_count_as_layout(converted):
 
 
 def test_a_model_below_the_resolution_says_so():
-    profile = TFLiteRuntime().profile(tflite_artifact(TWO), settings(), seconds=0.2)
+    for _ in range(5):  # a crowded host can lift even these operations over a microsecond
+        profile = TFLiteRuntime().profile(tflite_artifact(TWO), settings(), seconds=0.2)
+        if any("less than a microsecond" in note for note in profile.notes):
+            break
     assert any("less than a microsecond" in note for note in profile.notes)
     assert any("beyond 5%" in note or "too short" in note for note in profile.notes)
     assert [op.module for op in profile.ops][:2] == ["left", "right"]
