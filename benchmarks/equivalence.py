@@ -155,7 +155,7 @@ def report(space: str, rows: Sequence[Mapping[str, Any]]) -> bool:
         bad = sum(not value <= limit for value in found)
         good = good and not bad
         share = f"{bad}/{len(found)} over" if bad else f"of {len(found)}"
-        cells.append(f"{max(found):10.1e} {share:>10}" if found else f"{'not run':>21}")
+        cells.append(f"{max(found):12.1e} {share:>10}" if found else f"{'not run':>23}")
     print(f"{space:12}" + "".join(cells))
     for what in ("strides", "branches", "kinds"):
         values = sorted({value for row in rows for value in row[what]})
@@ -203,7 +203,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.out is not None:
                 with options.out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(rows[name]) + "\n")
-    print("".join(f"{text:21}" for text in (f"{'':9}", *(f"{form} (<= {limit:g})" for form, limit in LIMITS.items()))))
+    print(f"{'':12}" + "".join(f"{f'{form} (<= {limit:g})':>23}" for form, limit in LIMITS.items()))
     checked = [rows[name] for name in names if name in rows]
     goods = [report(s, [row for row in checked if row["name"].startswith(f"{s}:")]) for s in options.spaces]
     line, holds = verdict(checked, all(goods))
