@@ -31,11 +31,11 @@ from inas_deploy.models import artifact_for, resolve_model
 from targets.compare import compare
 from targets.inventory import load_inventory
 from targets.measure import measure
+from targets.opening import open_target
 from targets.plan import BenchPlan, make_variant
 from targets.records import Measurement, RunSettings
-from targets.statistics import session_percentile_ms
+from targets.statistics import sampled_percentile_ms
 from targets.store import ResultStore
-from targets.transports.registry import open_transport
 
 MAX_FALSE_ALARMS, MIN_FOUND, THRESHOLD = 0.05, 0.80, 0.05
 
@@ -61,7 +61,7 @@ class Tally:
 
 def _one_pair(a: Measurement, b: Measurement) -> float:
     """Difference of the medians of the first pair of processes, as most scripts judge."""
-    return session_percentile_ms(b.sessions[0], 50) / session_percentile_ms(a.sessions[0], 50) - 1
+    return sampled_percentile_ms(b.sessions[0], 50) / sampled_percentile_ms(a.sessions[0], 50) - 1
 
 
 def burn(seed: int) -> None:
@@ -98,12 +98,12 @@ def run(comparisons: int, pairs: int, seconds: float, folder: Path) -> tuple[Tal
     tally, loads = Tally(), []
     with (
         ResultStore(folder / "results.sqlite") as store,
-        open_transport(load_inventory(None).select("local")[0]) as transport,
+        open_target(load_inventory(None).select("local")[0]) as here,
         other_load(seed=0),
     ):
         for seed in track(range(comparisons), "comparing", console=Console(stderr=True)):
             plan = BenchPlan(variants=variants, sessions=pairs, seconds=seconds, per_op=False, seed=seed)
-            result = measure(plan, store, {"local": transport})
+            result = measure(plan, store, {"local": here})
             tally.add(*result.measurements)
             loads += [s.host.other_cpu_share or 0.0 for m in result.measurements for s in m.sessions]
     return tally, loads

@@ -31,7 +31,7 @@ from targets.jobs import Job
 from targets.records import Artifact, RunSettings
 from targets.runtimes.registry import get_runtime
 from targets.session import run_session
-from targets.statistics import session_percentile_ms
+from targets.statistics import sampled_percentile_ms
 from targets.transports.base import Transport
 from targets.transports.registry import open_transport
 
@@ -129,7 +129,7 @@ TOOLS: dict[str, dict[str, Callable[[Artifact, float], float]]] = {
 def kit(transport: Transport, runtime: str, artifact: Artifact, seconds: float) -> float:
     """Median of one session of the kit, milliseconds."""
     job = Job(task="time", artifact=artifact, settings=RunSettings(runtime=runtime), seconds=seconds)
-    return session_percentile_ms(run_session(transport, job), 50)
+    return sampled_percentile_ms(run_session(transport, job), 50)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -29,12 +29,12 @@ from search.spaces.registry import find_arch, space_of
 from targets.compare import compare
 from targets.inventory import load_inventory
 from targets.measure import measure
+from targets.opening import open_target
 from targets.plan import BenchPlan, make_variant
 from targets.records import Comparison, RunSettings, Variant
 from targets.runtimes.registry import get_runtime
-from targets.statistics import session_percentile_ms
+from targets.statistics import sampled_percentile_ms
 from targets.store import ResultStore
-from targets.transports.registry import open_transport
 
 NETWORKS = ("inas:smallest", "inas:biggest", "csnet-x1", "bisenetv2")
 RUNTIMES = ("onnxruntime", "openvino", "tflite")
@@ -100,7 +100,7 @@ def run(
     formats = {_FORMATS[runtime] for runtime in runtimes}
     with (
         ResultStore(folder / "results.sqlite") as store,
-        open_transport(load_inventory(None).select("local")[0]) as transport,
+        open_target(load_inventory(None).select("local")[0]) as here,
         Progress(console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("", total=len(names) * (1 + len(runtimes)))
@@ -112,8 +112,8 @@ def run(
                 progress.update(task, description=f"{name} on {runtime}")
                 variants = variants_of(name, runtime, folder / str(number))
                 plan = BenchPlan(kind="compare", variants=variants, sessions=pairs, seconds=seconds, per_op=False)
-                a, b = measure(plan, store, {"local": transport}).measurements
-                medians = [sorted(session_percentile_ms(s, 10) for s in m.sessions)[pairs // 2] for m in (a, b)]
+                a, b = measure(plan, store, {"local": here}).measurements
+                medians = [sorted(sampled_percentile_ms(s, 10) for s in m.sessions)[pairs // 2] for m in (a, b)]
                 rows.append(Row(name, runtime, medians[0], medians[1], compare(a, b)))
                 progress.advance(task)
     return rows

@@ -11,7 +11,7 @@ from rich.progress import Progress as Bar
 
 from inas_deploy.report.text import clean
 from targets.measure import Progress
-from targets.statistics import session_percentile_ms
+from targets.statistics import headline_of, inferences, session_headline_ms
 
 # The bar shares the machine with what is measured, so it is drawn seldom.
 _REDRAWS_PER_SECOND = 2
@@ -63,6 +63,7 @@ class BenchProgress:
             return
         line = f"[{step.done}/{step.total}] {step.step} {label}"
         if step.session is not None:
-            p10_ms = session_percentile_ms(step.session, 10)
-            line += f": p10 {p10_ms:.3f} ms, {len(step.session.samples_ns)} runs, id {step.session.session_id}"
+            headline = headline_of([step.session])
+            figure_ms = session_headline_ms(step.session, headline)
+            line += f": {headline} {figure_ms:.3f} ms, {inferences(step.session)} runs, id {step.session.session_id}"
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -12,10 +12,11 @@ from targets.errors import UsageError
 from targets.records import Comparison, Measurement, SessionRecord, Variant
 from targets.statistics import (
     detectable_effect,
+    headline_of,
     paired_effect,
     paired_permutation_p,
     pairs_for,
-    session_percentile_ms,
+    session_headline_ms,
     smallest_sample,
 )
 
@@ -43,6 +44,7 @@ def refuse_unlike(a: Variant, b: Variant, *, meant: Sequence[str] = ()) -> None:
         "stand-in": (a.stand_in, b.stand_in),
         "runtime": (a.settings.runtime, b.settings.runtime),
         "precision": (a.settings.precision.value, b.settings.precision.value),
+        "accelerator": (a.settings.accelerator, b.settings.accelerator),
         "threads": (a.settings.threads, b.settings.threads),
         "pinned cores": (a.settings.pinned_cores, b.settings.pinned_cores),
         "input shape": (_sizes(a), _sizes(b)),
@@ -70,9 +72,9 @@ def _sizes(variant: Variant) -> str:
 def compare(a: Measurement, b: Measurement, *, margin: float = MARGIN, alpha: float = ALPHA) -> Comparison:
     """Compare two variants that were measured in alternating sessions.
 
-    The figure of a session is its p10; a pair is the sessions of one round. The answer is *same*
-    where the whole interval lies within the margin, *slower* or *faster* where the paired
-    permutation test rejects at ``alpha`` and the effect is beyond the margin, else *cannot tell*.
+    The figure of a session is its headline (p10 where the runtime tells single inferences); a pair is the sessions
+    of one round. The answer is *same* where the whole interval lies within the margin, *slower* or *faster* where the
+    paired permutation test rejects at ``alpha`` and the effect is beyond the margin, else *cannot tell*.
 
     Args:
         a: The baseline.
@@ -121,8 +123,9 @@ def _log_ratios(a: Sequence[SessionRecord], b: Sequence[SessionRecord], fewest: 
         raise UsageError(
             f"{len(a)} pairs of sessions cannot reach the test's level", f"Measure at least {fewest} (--pairs)."
         )
-    first = {s.index: math.log(session_percentile_ms(s, 10)) for s in a}
-    second = {s.index: math.log(session_percentile_ms(s, 10)) for s in b}
+    headline = headline_of([*a, *b])
+    first = {s.index: math.log(session_headline_ms(s, headline)) for s in a}
+    second = {s.index: math.log(session_headline_ms(s, headline)) for s in b}
     return [second[index] - first[index] for index in sorted(first)]
 
 

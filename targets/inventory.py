@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import platform
 import re
 import tomllib
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from targets.errors import KitError, UsageError
-from targets.records import Frozen, Precision, StandIn
+from targets.records import Accelerator, Frozen, Precision, StandIn
 from targets.toml_lines import line_of
 
 DEFAULT_FILE = "devices.toml"
@@ -24,8 +25,15 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=255, pattern=r"
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Core = Annotated[int, Field(ge=0, le=4095, strict=True)]
 
-_REMOTE_KEYS = ("host", "port", "user", "key_file", "serial")
-_ALLOWED_KEYS = {"local": (), "ssh": ("host", "port", "user", "key_file"), "adb": ("host", "port", "serial")}
+_REMOTE_KEYS = ("host", "port", "user", "key_file", "known_hosts", "jump", "serial", "recording", "model")
+_ALLOWED_KEYS = {
+    "local": (),
+    "ssh": ("host", "port", "user", "key_file", "known_hosts", "jump"),
+    "adb": ("host", "port", "serial", "key_file"),
+    "replay": ("recording",),
+    "simulated": ("model",),
+}
+_LABELS: dict[str, StandIn] = {"replay": "recorded", "simulated": "simulated"}
 
 
 class Device(Frozen):
@@ -36,35 +44,61 @@ class Device(Frozen):
     Attributes:
         name: What ``--target`` takes; the table's name in ``devices.toml``.
         tags: Groups it belongs to, for example ``android``; ``--target`` takes these too.
-        transport: ``local``, ``ssh`` or ``adb``.
+        profile: Built-in device profile (``jetson-nano``, ``galaxy-s21``, ...) that fills in what is not said here.
+        transport: ``local``, ``ssh``, ``adb``, ``replay`` of a recording, or ``simulated``.
         host: Address of an ``ssh`` or networked ``adb`` device; ``HOST:PORT`` is accepted.
         port: Port, if it is not the usual one and not part of ``host``.
         user: Login name for ``ssh``.
-        key_file: Private key for ``ssh``.
+        key_file: Private key for ``ssh`` or ``adb``.
+        known_hosts: Known-hosts file for ``ssh``, instead of the user's own.
+        jump: Host that ``ssh`` goes through, as ``USER@HOST:PORT``.
         serial: Serial number of an ``adb`` device on USB.
+        recording: File of a recorded conversation to replay.
+        model: Device that is simulated, by profile name.
         runtime: Runtime to use unless the command line says otherwise.
+        runtime_version: Version of the runtime on the device where it decides flags and export (TensorRT ``"8.2"``).
+        tool: Path on the device of the timing tool (``trtexec``, ``benchmark_model``), if it is not on the PATH.
+        python: Python on an ``ssh`` device, if it is not ``python3`` on the PATH.
+        opset: ONNX opset to export with, where the device needs another than the kit's own.
         precision: Numeric type to use unless the command line says otherwise.
         threads: Intra-op threads to use unless the command line says otherwise.
         accelerator: ``cpu``, ``gpu`` or ``npu``.
         pinned_cores: Cores to bind sessions to.
+        work_folder: Folder on the device for the kit's files.
         connect_timeout_s: Deadline for opening the device, seconds.
+        min_battery_percent: Charge under which a phone is not measured.
+        start_below_c: Temperature that a session waits for before it starts.
+        cool_down_s: Deadline of that wait, seconds.
         stand_in: How the device is not the real thing, if it is not; every record carries this label.
     """
 
     name: Name
     tags: tuple[Name, ...] = ()
-    transport: Literal["local", "ssh", "adb"] = "local"
+    profile: Name | None = None
+    transport: Literal["local", "ssh", "adb", "replay", "simulated"] = "local"
     host: Text | None = None
     port: Annotated[int, Field(ge=1, le=65_535, strict=True)] | None = None
     user: Text | None = None
     key_file: Text | None = None
+    known_hosts: Text | None = None
+    jump: Text | None = None
     serial: Text | None = None
+    recording: Text | None = None
+    model: Name | None = None
     runtime: Literal["onnxruntime", "openvino", "tensorrt", "tflite"] | None = None
+    runtime_version: Annotated[str, StringConstraints(pattern=r"^\d{1,4}(\.\d{1,4}){0,3}$")] | None = None
+    tool: Text | None = None
+    python: Text | None = None
+    opset: Annotated[int, Field(ge=11, le=22, strict=True)] | None = None
     precision: Precision | None = None
     threads: Annotated[int, Field(ge=1, le=1024, strict=True)] | None = None
-    accelerator: Literal["cpu", "gpu", "npu"] | None = None
+    accelerator: Accelerator | None = None
     pinned_cores: Annotated[tuple[Core, ...], Field(min_length=1)] | None = None
+    work_folder: Annotated[str, StringConstraints(pattern=r"^/[^\x00-\x1f]{1,200}$")] | None = None
     connect_timeout_s: Seconds = 10.0
+    min_battery_percent: Annotated[float, Field(ge=0, le=100)] = 30.0
+    start_below_c: Annotated[float, Field(gt=0, le=150)] | None = None
+    cool_down_s: Seconds = 300.0
     stand_in: StandIn | None = None
 
     @model_validator(mode="after")
@@ -77,12 +111,50 @@ class Device(Frozen):
             raise ValueError("transport 'ssh' needs 'host'")
         if self.transport == "adb" and (self.host is None) == (self.serial is None):
             raise ValueError("transport 'adb' needs either 'serial' (USB) or 'host' (network), not both")
+        if self.transport == "replay" and self.recording is None:
+            raise ValueError("transport 'replay' needs 'recording'")
+        if self.transport == "simulated" and self.model is None:
+            raise ValueError("transport 'simulated' needs 'model'")
         if self.name == "local" and self.transport != "local":
             raise ValueError("the device named 'local' is this machine and cannot have another transport")
+        label = _LABELS.get(self.transport)
+        if label is not None and self.stand_in not in (None, label):
+            raise ValueError(f"'stand_in' of a device with transport {self.transport!r} is {label!r}")
         return self
+
+    @property
+    def label(self) -> StandIn | None:
+        """How this is not the real thing, which for recordings and simulations needs no saying."""
+        return _LABELS.get(self.transport, self.stand_in)
+
+    @property
+    def lease_key(self) -> str:
+        """Names the physical machine: two entries with one address share a lease."""
+        if self.transport == "local":
+            return f"local:{platform.node()}"
+        host, port = self.address
+        where = self.serial or self.recording or self.model or f"{host}:{port}"
+        return f"{self.transport}:{where}"
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, the transport's usual port where none is given; ``("", 0)`` without a host."""
+        if self.host is None:
+            return "", 0
+        host, port = split_address(self.host)
+        return host, self.port or port or {"ssh": 22, "adb": 5555}.get(self.transport, 0)
 
 
 LOCAL = Device(name="local")
+
+
+def split_address(text: str) -> tuple[str, int | None]:
+    """Split ``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; an unbracketed IPv6 address has no port."""
+    found = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})", text)
+    if not found:
+        return text, None
+    port = found[2] or found[4]
+    return found[1] or found[3], int(port) if port else None
 
 
 @dataclass(frozen=True)

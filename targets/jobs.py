@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -23,6 +24,8 @@ class Job(Frozen):
         input_path: ``.npy`` file of the one input, for ``infer``.
         output_path: ``.npy`` file to write the first output to, for ``infer``.
         parent_pid: The worker ends when this process is gone.
+        session_id: Id of the session; made by whoever asks, so that asking again after a lost connection is no second
+            session.
     """
 
     task: Literal["time", "profile", "infer"]
@@ -34,6 +37,7 @@ class Job(Frozen):
     input_path: str = ""
     output_path: str = ""
     parent_pid: int = 0
+    session_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] = Field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class Failure(Frozen):

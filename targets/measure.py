@@ -9,12 +9,11 @@ from typing import Literal
 from targets.environment import capture_environment
 from targets.errors import KitError, UsageError
 from targets.jobs import Job
+from targets.opening import Target
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Measurement, OpProfile, SessionRecord, Variant
-from targets.session import run_profile, run_session
 from targets.statistics import latency_stats
 from targets.store import ResultStore, StoredRun
-from targets.transports.base import Transport
 from targets.verdict import judge
 
 
@@ -44,7 +43,7 @@ def _quiet(_: Progress) -> None:
 def measure(
     plan: BenchPlan,
     store: ResultStore,
-    transports: Mapping[str, Transport],
+    targets: Mapping[str, Target],
     *,
     resume: bool = False,
     on_progress: Callable[[Progress], None] = _quiet,
@@ -54,7 +53,7 @@ def measure(
     Args:
         plan: What to measure.
         store: Where every session goes as soon as it ends.
-        transports: Where sessions run, by device name.
+        targets: Where sessions run, by device name.
         resume: Go on with the newest unfinished run of an equal plan on this machine, if there is one.
         on_progress: Called after each step.
 
@@ -80,7 +79,7 @@ def measure(
             continue
         on_progress(Progress("started", done, total, variant))
         job = Job(task="time", artifact=variant.artifact, settings=variant.settings, index=index, seconds=plan.seconds)
-        session = run_session(transports[variant.device], job)
+        session = targets[variant.device].run_session(job)
         # Begun with its first session: a request that is refused leaves no empty run behind.
         run = run or store.begin(plan, environment)
         store.save_session(run.run_id, variant.key, session)
@@ -96,17 +95,17 @@ def measure(
                 settings=variant.settings,
                 seconds=plan.profile_seconds,
             )
-            store.save_profile(run.run_id, variant.key, *_profile(transports[variant.device], job))
+            store.save_profile(run.run_id, variant.key, *_profile(targets[variant.device], job))
         done += 1
         on_progress(Progress("profile", done, total, variant))
     store.finish(run.run_id)
     return assemble(store, run)
 
 
-def _profile(transport: Transport, job: Job) -> tuple[OpProfile | None, str]:
+def _profile(target: Target, job: Job) -> tuple[OpProfile | None, str]:
     """A profile, or why there is none: the sessions before it are worth having either way."""
     try:
-        return run_profile(transport, job), ""
+        return target.run_profile(job), ""
     except KitError as error:
         return None, str(error)
 

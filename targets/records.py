@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+
+from targets.frozen import Frozen as Frozen
+from targets.readings import DeviceReading as DeviceReading
+from targets.readings import HostSnapshot as HostSnapshot
+from targets.readings import SampleSummary as SampleSummary
 
 StandIn = Literal["virtual", "recorded", "simulated"]
-
-
-class Frozen(BaseModel):
-    """Base of all records: immutable, strict about unknown keys and about NaN or infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+Accelerator = Literal["cpu", "gpu", "npu"]
+Headline = Literal["p10", "p5", "mean"]
 
 
 class Precision(StrEnum):
@@ -26,6 +27,7 @@ class Precision(StrEnum):
     FP32 = "fp32"
     FP16 = "fp16"
     BF16 = "bf16"
+    INT8 = "int8"
 
 
 class RunSettings(Frozen):
@@ -34,6 +36,7 @@ class RunSettings(Frozen):
     Attributes:
         runtime: Runtime name, for example ``"onnxruntime"``.
         precision: Numeric type asked for.
+        accelerator: Part of the device that computes: ``cpu``, ``gpu`` or ``npu``.
         threads: Intra-op threads.
         streams: Parallel inference streams; latency is always measured with 1.
         pinned_cores: Cores the process is bound to, or ``None`` for the scheduler's choice.
@@ -42,6 +45,7 @@ class RunSettings(Frozen):
 
     runtime: str
     precision: Precision = Precision.FP32
+    accelerator: Accelerator = "cpu"
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     streams: Literal[1] = 1
     pinned_cores: tuple[int, ...] | None = None
@@ -84,95 +88,88 @@ class Artifact(Frozen):
     converter: str = ""
 
 
-class HostSnapshot(Frozen):
-    """What else the host did while a session was timed.
-
-    Attributes:
-        other_cpu_share: CPU time of other processes, as a share of one core (1.0 = one core busy);
-            absent where the host hides it, like every optional figure below.
-        steal_share: CPU time taken by the hypervisor, as a share of one core.
-        cpu_pressure_share: Share of the time in which some task waited for a CPU.
-        load_1min: Load average at the end.
-        involuntary_switches: Times the session lost its core.
-        clock_mhz_before: Clock of the first core before.
-        clock_mhz_after: The same, after.
-        temperature_c: Hottest thermal zone at the end.
-    """
-
-    other_cpu_share: float | None = None
-    steal_share: float | None = None
-    cpu_pressure_share: float | None = None
-    load_1min: float
-    involuntary_switches: int
-    clock_mhz_before: float | None = None
-    clock_mhz_after: float | None = None
-    temperature_c: float | None = None
-
-
 class SessionRecord(Frozen):
     """One fresh process: load, warm up, time N inferences. The unit of replication.
 
     Attributes:
-        session_id: Made by the measuring process itself, unique.
+        session_id: Unique; a session that is asked for again after a lost connection keeps its id.
         index: Position among the variant's sessions, from 0.
-        pid: Process id of the measuring process.
+        pid: Process id of the measuring process, where it is told.
         started_at: Start of the process, UTC.
         finished_at: End of the timed part, UTC.
         load_ms: Reading, compiling and allocating.
         first_inference_ms: The cold inference.
         warmup_ns: Warm-up samples, nanoseconds.
-        samples_ns: Timed samples, nanoseconds; never trimmed.
-        steady: Whether warm-up reached a steady state before its deadline.
+        samples_ns: Timed samples, nanoseconds; never trimmed. Empty where the tool tells a summary only.
+        summary: The tool's own summary, where it tells no single inferences.
+        steady: Whether warm-up reached a steady state before its deadline; ``None`` where the tool warms up unseen.
         peak_rss_mb: Peak resident memory of the process.
         cpu_per_wall: CPU time over wall time in the timed part (threads really used).
-        host: What else the host did.
+        host: What else the machine did.
+        readings: State of a phone or board before, during and after.
+        energy_mj: Energy an inference, millijoules, where the device measures its power.
         settings: What was asked for.
         actual: What the runtime says it runs with (precision, threads, provider, ...).
         versions: Tool versions by name.
+        device: What the device says of itself (model, soc, os, driver, ...) but for serial numbers; empty on this host.
     """
 
     session_id: str
     index: int
-    pid: int
+    pid: int | None = None
     started_at: datetime
     finished_at: datetime
-    load_ms: float
-    first_inference_ms: float
-    warmup_ns: tuple[int, ...]
-    samples_ns: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
-    steady: bool
-    peak_rss_mb: float
-    cpu_per_wall: float
-    host: HostSnapshot
+    load_ms: float | None = None
+    first_inference_ms: float | None = None
+    warmup_ns: tuple[int, ...] = ()
+    samples_ns: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    summary: SampleSummary | None = None
+    steady: bool | None = None
+    peak_rss_mb: float | None = None
+    cpu_per_wall: float | None = None
+    host: HostSnapshot = HostSnapshot()
+    readings: tuple[DeviceReading, ...] = ()
+    energy_mj: float | None = None
     settings: RunSettings
     actual: dict[str, str]
     versions: dict[str, str]
+    device: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _samples_or_summary(self) -> Self:
+        if bool(self.samples_ns) == (self.summary is not None):
+            raise ValueError("a session holds either single samples or a tool's summary")
+        return self
 
 
 class LatencyStats(Frozen):
     """Order statistics in milliseconds, each the median over sessions of the session's own figure.
 
     Attributes:
+        headline: Statistic that is compared: ``p10``; from tools that tell a summary only ``p5``, else ``mean``.
+        headline_ms: Its value.
+        headline_low_ms: Lower end of its 95 % interval over sessions.
+        headline_high_ms: Upper end of it.
+        headline_spread: Its relative spread between sessions (standard deviation of its logarithm).
         min_ms: Fastest inference.
-        p10_ms: 10th percentile: the repeatable figure on a shared host.
+        p10_ms: 10th percentile: the repeatable figure on a shared host. Absent, as the others, where not told.
         p50_ms: Median.
         p90_ms: 90th percentile.
         p99_ms: 99th percentile.
-        p10_low_ms: Lower end of the 95 % interval of p10 over sessions.
-        p10_high_ms: Upper end of it.
-        p10_spread: Relative spread of p10 between sessions (standard deviation of its logarithm).
         sessions: Number of sessions.
         samples: Number of timed inferences in all.
     """
 
+    headline: Headline
+    headline_ms: float
+    headline_low_ms: float
+    headline_high_ms: float
+    headline_spread: float
     min_ms: float
-    p10_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p10_low_ms: float
-    p10_high_ms: float
-    p10_spread: float
+    p10_ms: float | None
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
     sessions: int
     samples: int
 
@@ -228,6 +225,8 @@ class OpProfile(Frozen):
         residual_share: ``(sum_us - unprofiled_us) / unprofiled_us``, signed.
         attributed_share: Share of the summed time joined to a module, 0 to 1.
         layout_share: Share of the summed time spent in layout changes, 0 to 1.
+        placement: Where operators ran, by unit: number of operators (``{"xnnpack": 50, "cpu fallback": 2}``); empty
+            where one unit runs all.
         notes: What a reader must know, one sentence each.
     """
 
@@ -240,6 +239,7 @@ class OpProfile(Frozen):
     residual_share: float
     attributed_share: float
     layout_share: float
+    placement: dict[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from targets.records import LatencyStats, SessionRecord
+from targets.records import Headline, LatencyStats, SessionRecord
 
 # Student's t, 97.5 % quantile, 1 to 30 degrees of freedom; beyond that the normal quantile is close enough.
 _T975 = (
@@ -25,39 +25,85 @@ _MEDIAN_ERROR = math.sqrt(math.pi / 2)
 _EFFICIENCY = 3 / math.pi  # of the signed-rank test against the t test, for normal noise
 
 
-def session_percentile_ms(session: SessionRecord, percentile: float) -> float:
-    """Percentile of one session's timed inferences, milliseconds."""
+def sampled_percentile_ms(session: SessionRecord, percentile: float) -> float:
+    """Percentile of the single inferences of a session that tells them, milliseconds."""
     return float(np.percentile(session.samples_ns, percentile)) / 1e6
+
+
+def session_percentile_ms(session: SessionRecord, percentile: float) -> float | None:
+    """Percentile of one session's timed inferences, milliseconds; ``None`` where the tool did not tell this one."""
+    summary = session.summary
+    if summary is None:
+        return sampled_percentile_ms(session, percentile)
+    told: dict[float, float | None] = {
+        0: summary.min_ms,
+        5: summary.p5_ms,
+        50: summary.p50_ms,
+        95: summary.p95_ms,
+        100: summary.max_ms,
+    }
+    return told.get(percentile)
+
+
+def headline_of(sessions: Sequence[SessionRecord]) -> Headline:
+    """The statistic by which sessions are compared: p10, or what all of their tools tell that is nearest to it."""
+    if all(session.summary is None for session in sessions):
+        return "p10"
+    fifth = all(session_percentile_ms(session, 5) is not None for session in sessions)
+    return "p5" if fifth else "mean"
+
+
+def session_headline_ms(session: SessionRecord, headline: Headline) -> float:
+    """One session's headline figure, milliseconds."""
+    if headline == "mean":
+        return session.summary.mean_ms if session.summary else float(np.mean(session.samples_ns)) / 1e6
+    value = session_percentile_ms(session, 10 if headline == "p10" else 5)
+    if value is None:
+        raise ValueError(f"session {session.session_id} does not tell its {headline}")
+    return value
+
+
+def inferences(session: SessionRecord) -> int:
+    """Number of timed inferences."""
+    return session.summary.count if session.summary else len(session.samples_ns)
 
 
 def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
     """Order statistics over sessions.
 
-    Each figure is the median over sessions of the session's own figure. The interval of p10 is
-    Student's t on the logarithm of the session p10s, laid around their median and widened by the
+    Each figure is the median over sessions of the session's own figure. The interval of the headline is
+    Student's t on the logarithm of the sessions' values, laid around their median and widened by the
     median's larger standard error (at most ``sqrt(pi / 2)`` of the mean's); with one session it is
     that session's own value.
 
     Args:
         sessions: At least one session of the same variant.
     """
-    quantiles = np.array([[session_percentile_ms(s, q) for q in (0, 10, 50, 90, 99)] for s in sessions])
-    low_ms, p10_ms, p50_ms, p90_ms, p99_ms = (float(v) for v in np.median(quantiles, axis=0))
-    logs = np.log(quantiles[:, 1])
-    spread = float(np.std(logs, ddof=1)) if len(sessions) > 1 else 0.0
+    headline = headline_of(sessions)
+    values = np.array([session_headline_ms(session, headline) for session in sessions])
+    middle_ms = float(np.median(values))
+    spread = float(np.std(np.log(values), ddof=1)) if len(sessions) > 1 else 0.0
     half = t975(len(sessions) - 1) * spread * _MEDIAN_ERROR / math.sqrt(len(sessions)) if len(sessions) > 1 else 0.0
     return LatencyStats(
-        min_ms=low_ms,
-        p10_ms=p10_ms,
-        p50_ms=p50_ms,
-        p90_ms=p90_ms,
-        p99_ms=p99_ms,
-        p10_low_ms=p10_ms * math.exp(-half),
-        p10_high_ms=p10_ms * math.exp(min(half, 700.0)),
-        p10_spread=spread,
+        headline=headline,
+        headline_ms=middle_ms,
+        headline_low_ms=middle_ms * math.exp(-half),
+        headline_high_ms=middle_ms * math.exp(min(half, 700.0)),
+        headline_spread=spread,
+        min_ms=float(np.median([session_percentile_ms(s, 0) for s in sessions])),
+        p10_ms=_median(sessions, 10),
+        p50_ms=_median(sessions, 50),
+        p90_ms=_median(sessions, 90),
+        p99_ms=_median(sessions, 99),
         sessions=len(sessions),
-        samples=sum(len(s.samples_ns) for s in sessions),
+        samples=sum(inferences(s) for s in sessions),
     )
+
+
+def _median(sessions: Sequence[SessionRecord], percentile: float) -> float | None:
+    told = [session_percentile_ms(session, percentile) for session in sessions]
+    known = [value for value in told if value is not None]
+    return float(np.median(known)) if len(known) == len(told) else None
 
 
 def t975(degrees: int) -> float:

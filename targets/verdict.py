@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from targets.records import LatencyStats, SessionRecord, Verdict
-from targets.statistics import session_percentile_ms
+from targets.statistics import inferences, session_headline_ms, session_percentile_ms
 
 MIN_SESSIONS = 3
 MIN_SAMPLES = 10
@@ -32,9 +32,9 @@ def _sample_size(sessions: Sequence[SessionRecord]) -> list[_Finding]:
     if len(sessions) < MIN_SESSIONS:
         text = f"too few sessions: {len(sessions)}, so the spread between processes is not known"
         found.append((text, f"measure at least {MIN_SESSIONS} sessions (--sessions)"))
-    fewest = min(len(s.samples_ns) for s in sessions)
+    fewest = min(inferences(s) for s in sessions)
     if fewest < MIN_SAMPLES:
-        text = f"too few inferences: a session holds only {fewest}, so its p10 is hardly more than its minimum"
+        text = f"too few inferences: a session holds only {fewest}, too few for a percentile"
         found.append((text, "measure longer (--seconds)"))
     return found
 
@@ -64,27 +64,30 @@ def _host(sessions: Sequence[SessionRecord]) -> list[_Finding]:
 
 def _stability(sessions: Sequence[SessionRecord], stats: LatencyStats) -> list[_Finding]:
     found: list[_Finding] = []
-    unsettled = [s.index for s in sessions if not s.steady]
+    unsettled = [s.index for s in sessions if s.steady is False]
     if unsettled:
         text = f"not steady: {len(unsettled)} of {len(sessions)} sessions had not settled when warm-up ended"
         found.append((text, "measure longer (--seconds), on a quieter machine"))
-    if stats.p10_spread > MAX_SPREAD:
-        text = f"spread: p10 differs by {stats.p10_spread:.1%} (standard deviation) between sessions"
+    if stats.headline_spread > MAX_SPREAD:
+        text = f"spread: {stats.headline} differs by {stats.headline_spread:.1%} (standard deviation) between sessions"
         one_thread = " or use one thread (--threads 1)" if sessions[0].settings.threads > 1 else ""
         found.append((text, f"take more sessions (--sessions){one_thread}"))
     if len(sessions) >= 4:
-        p10s = [session_percentile_ms(s, 10) for s in sorted(sessions, key=lambda s: s.index)]
-        half = len(p10s) // 2
-        change = float(np.median(p10s[-half:]) / np.median(p10s[:half]) - 1)
+        values = [session_headline_ms(s, stats.headline) for s in sorted(sessions, key=lambda s: s.index)]
+        half = len(values) // 2
+        change = float(np.median(values[-half:]) / np.median(values[:half]) - 1)
         if abs(change) > MAX_DRIFT:
-            text = f"drift: p10 of the later half of the sessions is {change:+.1%} against the earlier half"
+            text = (
+                f"drift: {stats.headline} of the later half of the sessions is {change:+.1%} against the earlier half"
+            )
             found.append((text, "let the machine settle (heat, clocks, other load) and measure again"))
-    if sessions[0].settings.threads > 1:
-        medians = [session_percentile_ms(s, 50) for s in sessions]
-        if max(medians) / min(medians) > MAX_MODE_RATIO or stats.p50_ms / stats.p10_ms > MAX_MODE_RATIO:
-            threads = sessions[0].settings.threads
-            low, high = min(*medians, stats.p10_ms), max(medians)
-            text = f"two modes: with {threads} threads inferences take from {low:.3g} (p10) to {high:.3g} ms (p50)"
+    medians = [m for m in (session_percentile_ms(s, 50) for s in sessions) if m is not None]
+    threads = sessions[0].settings.threads
+    if threads > 1 and medians and stats.p50_ms is not None:
+        ratio = max(max(medians) / min(medians), stats.p50_ms / stats.headline_ms)
+        low, high = min(*medians, stats.headline_ms), max(medians)
+        if ratio > MAX_MODE_RATIO:
+            text = f"two modes: with {threads} threads inferences take from {low:.3g} to {high:.3g} ms (p50)"
             found.append((text, "measure with one thread (--threads 1), the repeatable figure on a shared host"))
     return found
 

@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +99,7 @@ def time_session(job: Job) -> SessionRecord:
     host = watch.snapshot()
     gc.enable()
     return SessionRecord(
-        session_id=uuid.uuid4().hex,
+        session_id=job.session_id,
         index=job.index,
         pid=os.getpid(),
         started_at=started_at,

@@ -35,10 +35,10 @@ from inas_deploy.saliency import SaliencyResult
 from targets.errors import MissingProfile, UsageError
 from targets.files import write_atomic
 from targets.inventory import Device, load_inventory
+from targets.opening import Target
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Precision, Variant
 from targets.store import DEFAULT_STORE
-from targets.transports.base import Transport
 
 
 def bench(
@@ -83,12 +83,12 @@ def bench(
     check_outputs(report, markdown, keep=[store, image, inventory, *(model or [])])
     known = load_inventory(inventory)
     devices = list({d.name: d for text in target or ["local"] for d in known.select(text)}.values())
-    with opened(devices) as transports:
+    with opened(devices) as targets:
         variants = _variants(model, devices, runtime, precision, threads, shape)
         plan = BenchPlan(variants=tuple(variants), sessions=sessions, seconds=seconds, per_op=per_op)
         # Before the measuring: what the model cannot draw is said at once.
-        pictures = _pictures(image, image_out, [store, report, markdown], variants, transports)
-        run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
+        pictures = _pictures(image, image_out, [store, report, markdown], variants, targets)
+        run = run_plan(plan, targets, store, resume=resume, quiet=as_json)
     if report is not None:
         write_html(run, report, images=[ReportImage(path=Path(p.output), caption=p.sentence) for p in pictures])
     if markdown is not None:
@@ -107,13 +107,13 @@ def _pictures(
     out: Path | None,
     keep: Sequence[str | Path | None],
     variants: Sequence[Variant],
-    transports: Mapping[str, Transport],
+    targets: Mapping[str, Target],
 ) -> list[SaliencyResult]:
     if image is None:
         return []
     places = check_pictures(image, out, variants)
     check_outputs(None, *places, keep=[image, *keep, *(variant.artifact.path for variant in variants)])
-    return draw_pictures(image, places, variants, transports)
+    return draw_pictures(image, places, variants, targets)
 
 
 def _variants(

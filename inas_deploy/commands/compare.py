@@ -83,13 +83,13 @@ def compare(
     devices = load_inventory(inventory).select(target)
     if len(devices) != 1:
         raise UsageError(f"--target {target} names {len(devices)} devices", "Name one device.")
-    with opened(devices) as transports:
+    with opened(devices) as targets:
         variants = [_variant(role, text, devices[0], threads, shape) for role, text in (("A", a), ("B", b))]
         meant = ["runtime", "precision"] if "@" in a + b else []
         comparing.refuse_unlike(*variants, meant=[*meant, *(["input shape"] if unlike else [])])
         figures = {"sessions": pairs, "seconds": seconds, "margin": margin / 100}
         plan = BenchPlan(kind="compare", variants=tuple(variants), per_op=False, **figures)
-        run = run_plan(plan, transports, store, resume=resume, quiet=as_json)
+        run = run_plan(plan, targets, store, resume=resume, quiet=as_json)
     result = comparing.compare(*run.measurements, margin=plan.margin)
     if report is not None:
         write_html(run, report, comparisons=[result])

@@ -21,9 +21,9 @@ from inas_deploy.saliency import (
     saliency_side_by_side,
 )
 from targets.files import check_writable
+from targets.opening import Target
 from targets.records import Variant
 from targets.session import run_inference
-from targets.transports.base import Transport
 
 
 def check_pictures(image: Path, out: Path | None, variants: Sequence[Variant]) -> list[Path]:
@@ -52,7 +52,7 @@ def check_pictures(image: Path, out: Path | None, variants: Sequence[Variant]) -
 
 
 def draw_pictures(
-    image: Path, places: Sequence[Path], variants: Sequence[Variant], transports: Mapping[str, Transport]
+    image: Path, places: Sequence[Path], variants: Sequence[Variant], targets: Mapping[str, Target]
 ) -> list[SaliencyResult]:
     """Write one side-by-side PNG a variant: photograph, map, overlay.
 
@@ -60,23 +60,23 @@ def draw_pictures(
         image: The photograph.
         places: From :func:`check_pictures`.
         variants: What sees it, each in a fresh process on its device.
-        transports: By device name.
+        targets: By device name.
     """
     results = []
     todo = list(zip(variants, places, strict=True))
     console = Console(stderr=True)
     for variant, place in track(todo, "drawing", console=console, transient=True, disable=not console.is_terminal):
         size = map_input_size(variant.artifact.inputs, variant.artifact.layout)
-        results.append(saliency_side_by_side(image, _infer(variant, transports[variant.device]), size, place))
+        results.append(saliency_side_by_side(image, _infer(variant, targets[variant.device]), size, place))
     return results
 
 
-def _infer(variant: Variant, transport: Transport) -> Infer:
+def _infer(variant: Variant, target: Target) -> Infer:
     channels_last = variant.artifact.layout == "NHWC"
 
     def infer(tensor: FloatArray) -> NDArray[Any]:
         given = np.ascontiguousarray(tensor.transpose(0, 2, 3, 1)) if channels_last else tensor
-        output = run_inference(transport, variant.artifact, variant.settings, given)
+        output = run_inference(target.transport, variant.artifact, variant.settings, given)
         return output.transpose(0, 3, 1, 2) if channels_last and output.ndim == 4 else output
 
     return infer

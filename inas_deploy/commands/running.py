@@ -11,32 +11,29 @@ from inas_deploy.progress import BenchProgress
 from targets.errors import KitError
 from targets.inventory import Device
 from targets.measure import measure
+from targets.opening import Target, open_target
 from targets.plan import BenchPlan
 from targets.records import BenchRun
 from targets.store import ResultStore
-from targets.transports.base import Transport
-from targets.transports.registry import open_transport
 
 
 @contextmanager
-def opened(devices: Iterable[Device]) -> Iterator[Mapping[str, Transport]]:
-    """Transports of the devices by name, closed at the end.
+def opened(devices: Iterable[Device]) -> Iterator[Mapping[str, Target]]:
+    """The devices opened for use, by name; closed at the end.
 
     Raises:
         DeviceUnavailable: If one of them cannot be used now.
     """
     with ExitStack() as stack:
-        yield {device.name: stack.enter_context(open_transport(device)) for device in devices}
+        yield {device.name: stack.enter_context(open_target(device)) for device in devices}
 
 
-def run_plan(
-    plan: BenchPlan, transports: Mapping[str, Transport], store: str, *, resume: bool, quiet: bool
-) -> BenchRun:
+def run_plan(plan: BenchPlan, targets: Mapping[str, Target], store: str, *, resume: bool, quiet: bool) -> BenchRun:
     """Measure a plan, showing progress on the standard error stream.
 
     Args:
         plan: What to measure.
-        transports: By device name.
+        targets: By device name.
         store: Where results go.
         resume: Go on with an unfinished run of an equal plan.
         quiet: Show no progress unless it is drawn on a terminal.
@@ -47,7 +44,7 @@ def run_plan(
     console = Console(stderr=True)
     with ResultStore(store) as results, BenchProgress(console, quiet=quiet and not console.is_terminal) as progress:
         try:
-            return measure(plan, results, transports, resume=resume, on_progress=progress)
+            return measure(plan, results, targets, resume=resume, on_progress=progress)
         except (KeyboardInterrupt, KitError) as stop:
             if not progress.saved and isinstance(stop, KeyboardInterrupt):
                 console.print("stopped before the first session was done; nothing was kept", highlight=False)

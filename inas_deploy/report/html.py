@@ -115,7 +115,7 @@ def _variant(measurement: Measurement, number: int) -> dict[str, Any]:
         "stats": measurement.stats,
         "verdict": measurement.verdict,
         "warnings": text.warnings_of(measurement.variant),
-        "plot": plots.distribution(measurement, f"v{number}"),
+        "plot": plots.distribution(measurement, f"v{number}") if all(s.samples_ns for s in sessions) else None,
         "session_rows": [
             (*text.session_cells(s), *(text.latency(session_percentile_ms(s, q)) for q in (10, 50, 90)))
             for s in sessions

@@ -92,7 +92,7 @@ def overview(measurements: Sequence[Measurement], key: str) -> Plot:
     """
     stats = [m.stats for m in measurements]
     parts = [
-        f"{i}: p10 {text.latency(s.p10_ms)}, p50 {text.latency(s.p50_ms)}, p90 {text.latency(s.p90_ms)}"
+        f"{i}: {s.headline} {text.latency(s.headline_ms)}, p50 {text.latency(s.p50_ms)}, p90 {text.latency(s.p90_ms)}"
         for i, s in enumerate(stats, 1)
     ]
     alt = "Latency in ms by variant number. " + "; ".join(parts) + "."
@@ -134,8 +134,8 @@ def _limits(sessions: Sequence[Samples], stats: LatencyStats) -> tuple[float, fl
     low = min(float(s.min()) for s in sessions)
     high = max(_bulk_end(s) for s in sessions)
     # The interval band belongs to the picture, unless it is so wide that the samples would vanish.
-    high = max(high, min(stats.p10_high_ms, 2 * high))
-    low = min(low, max(stats.p10_low_ms, low / 2))
+    high = max(high, min(stats.headline_high_ms, 2 * high))
+    low = min(low, max(stats.headline_low_ms, low / 2))
     room = max(0.04 * (high - low), 0.002 * high, 1e-9)
     return max(0.0, low - room), high + room
 
@@ -166,7 +166,7 @@ def _draw_sessions(
     _draw_curves(curves, sessions)
     for axes in (strips, curves):
         if stats.sessions > 1:
-            axes.axvspan(stats.p10_low_ms, min(stats.p10_high_ms, limits[1]), color=_BAND, alpha=0.28, lw=0)
+            axes.axvspan(stats.headline_low_ms, min(stats.headline_high_ms, limits[1]), color=_BAND, alpha=0.28, lw=0)
         axes.set_xlim(*limits)
         axes.set_xlabel("latency (ms)")
 
@@ -219,11 +219,16 @@ def _draw_overview(figure: Any, stats: Sequence[LatencyStats], narrow: bool) -> 
     figure.set_size_inches(4.3 if narrow else 9.8, 0.9 + 0.36 * len(stats))
     axes = figure.subplots()
     for row, figures in enumerate(stats):
-        axes.plot([figures.p10_ms, figures.p90_ms], [row, row], "-", color=_ACCENT, lw=5, alpha=0.45)
-        axes.plot([figures.p50_ms], [row], "o", color=_INK, ms=4.5)
-        axes.plot([figures.p10_ms] * 2, [row - 0.3, row + 0.3], "-", color=_MARK, lw=2.4)
+        if figures.p10_ms is not None and figures.p90_ms is not None:
+            axes.plot([figures.p10_ms, figures.p90_ms], [row, row], "-", color=_ACCENT, lw=5, alpha=0.45)
+        if figures.p50_ms is not None:
+            axes.plot([figures.p50_ms], [row], "o", color=_INK, ms=4.5)
+        axes.plot([figures.headline_ms] * 2, [row - 0.3, row + 0.3], "-", color=_MARK, lw=2.4)
         if figures.sessions > 1:
-            ends = [figures.p10_low_ms, min(figures.p10_high_ms, 2 * max(s.p90_ms for s in stats))]
+            ends = [
+                figures.headline_low_ms,
+                min(figures.headline_high_ms, 2 * max(s.p90_ms or s.headline_ms for s in stats)),
+            ]
             axes.plot(ends, [row, row], "-", color=_MARK, lw=1.4)
     axes.set_yticks(range(len(stats)), [str(row + 1) for row in range(len(stats))])
     axes.set_ylim(len(stats) - 0.4, -0.6)

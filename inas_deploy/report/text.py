@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable
 
 from targets.records import BenchRun, Comparison, LatencyStats, Measurement, OpProfile, SessionRecord, Variant
+from targets.statistics import inferences
 
 NOT_TOLD = "not told"
 HIDDEN = "hidden"
@@ -41,37 +42,38 @@ def fixed(value: float, decimals: int) -> str:
     return f"{value:.2e}" if abs(value) >= 1e9 else f"{value:,.{decimals}f}"
 
 
-def latency(value_ms: float) -> str:
-    """A latency in milliseconds to four significant digits, without the unit."""
-    return fixed(value_ms, decimals_for(value_ms))
+def latency(value_ms: float | None) -> str:
+    """A latency in milliseconds to four significant digits, without the unit; a dash where the tool tells none."""
+    return "\N{EN DASH}" if value_ms is None else fixed(value_ms, decimals_for(value_ms))
 
 
 def half_width_ms(stats: LatencyStats) -> float | None:
-    """Larger side of the 95 % interval of p10; ``None`` where one session cannot give an interval."""
+    """Larger side of the 95 % interval of the headline; ``None`` where one session cannot give an interval."""
     if stats.sessions < 2:
         return None
-    return max(stats.p10_high_ms - stats.p10_ms, stats.p10_ms - stats.p10_low_ms)
+    return max(stats.headline_high_ms - stats.headline_ms, stats.headline_ms - stats.headline_low_ms)
 
 
 def plus_minus(stats: LatencyStats) -> str:
-    """p10 with its interval, ``5.214 ± 0.041``; ``± ?`` where no interval is known."""
+    """Headline with its interval, ``5.214 ± 0.041``; ``± ?`` where no interval is known; what it is unless p10."""
     half, decimals = half_width_ms(stats), _interval_decimals(stats)
-    return f"{fixed(stats.p10_ms, decimals)} ± {'?' if half is None else fixed(half, decimals)}"
+    figure = f"{fixed(stats.headline_ms, decimals)} ± {'?' if half is None else fixed(half, decimals)}"
+    return figure if stats.headline == "p10" else f"{figure} ({stats.headline})"
 
 
 def interval(stats: LatencyStats) -> str:
-    """The 95 % interval of p10 as ``5.17 to 5.26``, or why there is none."""
+    """The 95 % interval of the headline as ``5.17 to 5.26``, or why there is none."""
     if stats.sessions < 2:
         return "unknown with one session"
     decimals = _interval_decimals(stats)
-    return f"{fixed(stats.p10_low_ms, decimals)} to {fixed(stats.p10_high_ms, decimals)}"
+    return f"{fixed(stats.headline_low_ms, decimals)} to {fixed(stats.headline_high_ms, decimals)}"
 
 
 def _interval_decimals(stats: LatencyStats) -> int:
     # A narrow interval must not be rounded to "± 0.000", which would read as certainty.
     half = half_width_ms(stats)
     needed = math.ceil(-math.log10(half)) if half else 0
-    return max(decimals_for(stats.p10_ms), min(needed, 7))
+    return max(decimals_for(stats.headline_ms), min(needed, 7))
 
 
 def percent(share: float, decimals: int = 1) -> str:
@@ -99,7 +101,7 @@ def verdict_word(measurement: Measurement) -> str:
 
 
 def evidence(measurement: Measurement) -> str:
-    """What the p10 rests on: its interval, the sessions and the inferences."""
+    """What the headline rests on: its interval, the sessions and the inferences."""
     stats = measurement.stats
     sessions = f"{stats.sessions} session" + ("" if stats.sessions == 1 else "s")
     inferences = f"{stats.samples:,} inference" + ("" if stats.samples == 1 else "s")
@@ -116,7 +118,9 @@ def judgement(measurement: Measurement) -> str:
 
 def headline(measurement: Measurement) -> str:
     """One line with the figure, what it rests on, and the verdict."""
-    return f"{latency(measurement.stats.p10_ms)} ms at p10 ({evidence(measurement)}). {judgement(measurement)}"
+    stats = measurement.stats
+    figure = f"{latency(stats.headline_ms)} ms at {stats.headline}"
+    return f"{figure} ({evidence(measurement)}). {judgement(measurement)}"
 
 
 def warnings_of(variant: Variant) -> list[str]:
@@ -134,6 +138,7 @@ def settings_rows(measurement: Measurement) -> list[tuple[str, str]]:
     rows = [
         ("runtime", settings.runtime),
         ("precision", settings.precision.value),
+        ("accelerator", settings.accelerator),
         ("threads", str(settings.threads)),
         ("streams", str(settings.streams)),
         ("pinned cores", cores),
@@ -159,12 +164,12 @@ def session_cells(session: SessionRecord) -> tuple[str, ...]:
     return (
         str(session.index + 1),
         f"{session.started_at:%H:%M:%S}",
-        f"{len(session.warmup_ns):,} + {len(session.samples_ns):,}",
-        "yes" if session.steady else "NO",
+        f"{len(session.warmup_ns):,} + {inferences(session):,}",
+        {True: "yes", False: "NO", None: HIDDEN}[session.steady],
         latency(session.load_ms),
         latency(session.first_inference_ms),
-        fixed(session.peak_rss_mb, 0),
-        f"{session.cpu_per_wall:.2f}",
+        _known(session.peak_rss_mb, 0),
+        _known(session.cpu_per_wall, 2),
         _known(host.other_cpu_share, 2),
         _known(host.steal_share, 3),
         _known(host.cpu_pressure_share, 2),

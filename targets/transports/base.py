@@ -25,10 +25,24 @@ class Completed:
 
 
 class Transport(Protocol):
-    """A way to one device; a context manager that closes itself."""
+    """A way to one device; a context manager that closes itself.
+
+    A connection that is lost is made anew by the next call, so that a caller's retry has something to retry on.
+
+    Attributes:
+        work_folder: Folder on the device under which the kit keeps all its files, absolute; made when first needed.
+    """
+
+    work_folder: str
 
     def run(
-        self, argv: Sequence[str], *, input_bytes: bytes = b"", timeout_s: float, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        input_bytes: bytes = b"",
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+        keep_input_open: bool = False,
     ) -> Completed:
         """Run a command to its end; a non-zero status is an answer, not an error.
 
@@ -37,6 +51,8 @@ class Transport(Protocol):
             input_bytes: What the command reads on its standard input.
             timeout_s: Deadline; the command and all it started are killed then.
             env: Variables set on top of the device's own.
+            keep_input_open: Do not close the command's standard input before it ends. A program on a remote device
+                that sees it close then knows that we are gone, and ends itself.
 
         Raises:
             SessionFailed: ``TIMEOUT`` at the deadline, ``TOOL_ERROR`` where the program cannot be started
@@ -58,6 +74,21 @@ class Transport(Protocol):
         Raises:
             UsageError: If the local place cannot be written.
             SessionFailed: If the file is not there, cannot be read, or the copy differs.
+        """
+
+    def checksum(self, remote: str) -> str | None:
+        """SHA-256 of a file on the device, hexadecimal; ``None`` where there is no such file.
+
+        Raises:
+            SessionFailed: If it cannot be read.
+        """
+
+    def remove(self, remote: str) -> None:
+        """Remove a file or folder under :attr:`work_folder`, with all that is in it; links are not followed.
+
+        Raises:
+            UsageError: If it lies elsewhere.
+            SessionFailed: If it cannot be removed. That it is not there is no failure.
         """
 
     def close(self) -> None:

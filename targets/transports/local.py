@@ -7,6 +7,7 @@ import hashlib
 import math
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -18,6 +19,7 @@ from typing import Self
 
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
 from targets.files import sha256_of
+from targets.inventory import Device
 from targets.transports.base import Completed
 
 MAX_OUTPUT_BYTES = 64 * 2**20
@@ -26,19 +28,32 @@ _POLL_S = 0.05  # only where the kernel cannot say that a process ended
 _CHUNK = 2**16
 
 
+def _default_work_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(base) / "inas-deploy" / "device"
+
+
 class LocalTransport:
     """Runs commands and copies files on this machine.
 
     Args:
+        device: Its ``work_folder`` is used, if it names one.
         max_output_bytes: Bound on each output stream of a command.
     """
 
-    def __init__(self, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
+    def __init__(self, device: Device | None = None, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
+        self.work_folder = (device.work_folder if device else None) or str(_default_work_folder())
         self._max_output_bytes = max_output_bytes
         self._open = True
 
     def run(
-        self, argv: Sequence[str], *, input_bytes: bytes = b"", timeout_s: float, env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        input_bytes: bytes = b"",
+        timeout_s: float,
+        env: Mapping[str, str] | None = None,
+        keep_input_open: bool = False,
     ) -> Completed:
         """Run a command to its end; see :class:`targets.transports.base.Transport`.
 
@@ -56,7 +71,8 @@ class LocalTransport:
             raise UsageError(f"timeout_s is {timeout_s}", "Give a positive number of seconds.")
         process = _start(argv, {**os.environ, **(env or {})})
         try:
-            return _Conversation(process, argv[0], input_bytes, timeout_s, self._max_output_bytes).hold()
+            talk = _Conversation(process, argv[0], input_bytes, timeout_s, self._max_output_bytes, keep_input_open)
+            return talk.hold()
         finally:  # on a deadline, on Ctrl-C, and for whatever the command left running
             _end_group(process)
 
@@ -90,6 +106,37 @@ class LocalTransport:
         except OSError as error:
             raise UsageError(f"cannot pull {remote} to {local}: {error.strerror}", "Name another place.") from error
 
+    def checksum(self, remote: str) -> str | None:
+        """SHA-256 of a file, or ``None`` where there is none.
+
+        Raises:
+            SessionFailed: If it cannot be read.
+        """
+        path = Path(remote)
+        try:
+            return sha256_of(path) if path.is_file() else None
+        except OSError as error:
+            raise SessionFailed(f"cannot read {remote}: {error.strerror}", FailureKind.TOOL_ERROR) from error
+
+    def remove(self, remote: str) -> None:
+        """Remove a file or folder under the work folder.
+
+        Raises:
+            UsageError: If it lies elsewhere.
+            SessionFailed: If it cannot be removed.
+        """
+        path = Path(remote)
+        root = Path(self.work_folder)
+        if ".." in path.parts or root not in path.parents:
+            raise UsageError(f"{remote} is not under {root}", "Only the kit's own files are removed.")
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SessionFailed(f"cannot remove {remote}: {error.strerror}", FailureKind.TOOL_ERROR) from error
+
     def close(self) -> None:
         """Refuse further commands; nothing else is held."""
         self._open = False
@@ -107,8 +154,15 @@ class _Conversation:
     """Feeds one process and reads what it prints until it ends, its deadline comes, or it prints too much."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], program: str, input_bytes: bytes, timeout_s: float, limit: int
+        self,
+        process: subprocess.Popen[bytes],
+        program: str,
+        input_bytes: bytes,
+        timeout_s: float,
+        limit: int,
+        keep_input_open: bool,
     ) -> None:
+        self._keep_input_open = keep_input_open
         self._process, self._program, self._timeout_s, self._limit = process, program, timeout_s, limit
         self._input = memoryview(input_bytes)
         self._output: dict[int, bytearray] = {}
@@ -194,7 +248,8 @@ class _Conversation:
         if not self._input:
             self._selector.unregister(stream)
             assert self._process.stdin is not None
-            self._process.stdin.close()
+            if not self._keep_input_open:
+                self._process.stdin.close()
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

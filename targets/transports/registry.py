@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 from typing import cast
 
-from targets.errors import DeviceUnavailable
 from targets.inventory import Device
 from targets.transports.base import Transport
 
-TRANSPORTS = {"local": ("targets.transports.local", "LocalTransport")}
+TRANSPORTS = {
+    "local": ("targets.transports.local", "LocalTransport"),
+    "ssh": ("targets.transports.ssh", "SshTransport"),
+    "adb": ("targets.transports.adb", "AdbTransport"),
+    "replay": ("targets.transports.replay", "ReplayTransport"),
+    "simulated": ("targets.simulated.transport", "SimulatedTransport"),
+}
 
 
 def open_transport(device: Device) -> Transport:
@@ -19,17 +24,8 @@ def open_transport(device: Device) -> Transport:
         device: From the inventory.
 
     Raises:
-        DeviceUnavailable: If this version has no such transport or accelerator.
+        MissingExtra: If the package that speaks to it is not installed.
+        DeviceUnavailable: If it cannot be reached.
     """
-    if device.transport not in TRANSPORTS:
-        raise DeviceUnavailable(
-            f"device {device.name!r} cannot be opened: transport {device.transport!r} is not part of this version",
-            f"Transports that work: {', '.join(TRANSPORTS)}.",
-        )
-    if device.accelerator not in (None, "cpu"):
-        raise DeviceUnavailable(
-            f"device {device.name!r} cannot be opened: accelerator {device.accelerator!r} is not part of this version",
-            'Set accelerator = "cpu" or leave it out.',
-        )
     module, name = TRANSPORTS[device.transport]
-    return cast(Transport, getattr(importlib.import_module(module), name)())
+    return cast(Transport, getattr(importlib.import_module(module), name)(device))

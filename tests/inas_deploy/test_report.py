@@ -210,7 +210,7 @@ def test_a_narrow_interval_is_not_rounded_to_nothing():
     stats = (
         real_run()
         .measurements[0]
-        .stats.model_copy(update={"p10_ms": 5.2, "p10_low_ms": 5.19996, "p10_high_ms": 5.20004})
+        .stats.model_copy(update={"headline_ms": 5.2, "headline_low_ms": 5.19996, "headline_high_ms": 5.20004})
     )
     assert text.plus_minus(stats) == "5.20000 ± 0.00004"
     assert text.interval(stats) == "5.19996 to 5.20004"

@@ -3,14 +3,18 @@ import itertools
 import pytest
 
 from benchmarks.chain import write_chain
-from targets import measure as measuring
 from targets.errors import UnknownLayout, UsageError
+from targets.inventory import LOCAL
 from targets.measure import assemble, measure
 from targets.onnx_files import inspect_onnx
+from targets.opening import Target, open_target
 from targets.plan import BenchPlan, make_variant
 from targets.records import Artifact, RunSettings
 from targets.store import ResultStore
-from targets.transports.local import LocalTransport
+
+
+def here() -> Target:
+    return open_target(LOCAL)
 
 
 @pytest.fixture
@@ -33,7 +37,7 @@ def store(tmp_path):
 
 def test_sessions_alternate_and_profiles_follow(plan, store):
     steps = []
-    run = measure(plan, store, {"local": LocalTransport()}, on_progress=steps.append)
+    run = measure(plan, store, {"local": here()}, on_progress=steps.append)
     assert [m.stats.sessions for m in run.measurements] == [2, 2]
     assert all(m.profile is not None and m.profile.ops for m in run.measurements)
     assert [s.variant.key for s in steps if s.step == "session"] == [v.key for _, v in plan.rounds()]
@@ -47,8 +51,8 @@ def test_a_profile_that_fails_costs_no_session(plan, store, monkeypatch):
     def unknown(*_):
         raise UnknownLayout("no idea what 'x_time_ms' is")
 
-    monkeypatch.setattr(measuring, "run_profile", unknown)
-    run = measure(plan, store, {"local": LocalTransport()})
+    monkeypatch.setattr(Target, "run_profile", unknown)
+    run = measure(plan, store, {"local": here()})
     assert all(m.profile is None and "x_time_ms" in m.profile_failure for m in run.measurements)
     assert store.find(run.run_id).finished
     assert assemble(store, store.find(run.run_id)) == run
@@ -60,11 +64,11 @@ def test_an_interrupted_run_goes_on_and_says_it_is_not_whole(plan, store, monkey
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        measure(plan, store, {"local": LocalTransport()}, on_progress=stop)
+        measure(plan, store, {"local": here()}, on_progress=stop)
     part = assemble(store, store.find(None))
     assert sum(m.stats.sessions for m in part.measurements) == 3
     assert any("unfinished: 1 of 2" in reason for m in part.measurements for reason in m.verdict.reasons)
-    whole = measure(plan, store, {"local": LocalTransport()}, resume=True)
+    whole = measure(plan, store, {"local": here()}, resume=True)
     assert whole.run_id == part.run_id
     before = {s.session_id for m in part.measurements for s in m.sessions}
     assert before < {s.session_id for m in whole.measurements for s in m.sessions}
@@ -74,5 +78,5 @@ def test_an_interrupted_run_goes_on_and_says_it_is_not_whole(plan, store, monkey
 def test_the_same_thing_twice_is_refused(plan, store):
     twice = plan.model_copy(update={"variants": (plan.variants[0], plan.variants[0])})
     with pytest.raises(UsageError, match="the same thing"):
-        measure(twice, store, {"local": LocalTransport()})
+        measure(twice, store, {"local": here()})
     assert store.runs() == []

@@ -87,10 +87,10 @@ def test_figures_are_medians_over_sessions():
     stats = latency_stats(sessions)
     assert stats.p50_ms == pytest.approx(50.5 * 1.1)
     assert stats.p10_ms == pytest.approx(10.9 * 1.1, rel=1e-6)
-    assert stats.p10_low_ms < stats.p10_ms < stats.p10_high_ms
+    assert stats.headline_low_ms < stats.p10_ms < stats.headline_high_ms
     assert (stats.sessions, stats.samples) == (3, 300)
 
 
 def test_one_session_claims_no_interval_of_its_own():
     stats = latency_stats([session()])
-    assert stats.p10_low_ms == stats.p10_ms == stats.p10_high_ms
+    assert stats.headline_low_ms == stats.p10_ms == stats.headline_high_ms

@@ -196,18 +196,3 @@ def test_files_that_cannot_be_moved_are_one_line(tmp_path):
 def test_local_opens_and_runs():
     with open_transport(Device(name="local")) as here:
         assert here.run(["true"], timeout_s=30).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("device", "text"),
-    [
-        (Device(name="n", transport="adb", serial="A1"), "transport 'adb' is not part of this version"),
-        (Device(name="n", transport="ssh", host="h"), "transport 'ssh' is not part of this version"),
-        (Device(name="n", accelerator="gpu"), "accelerator 'gpu' is not part of this version"),
-    ],
-)
-def test_what_this_version_lacks_is_a_device_that_is_unavailable(device, text):
-    with pytest.raises(DeviceUnavailable) as caught:
-        open_transport(device)
-    assert caught.value.exit_code == 3
-    assert text in str(caught.value) and "'n'" in str(caught.value) and "\n" not in str(caught.value)

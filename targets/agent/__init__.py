@@ -1,0 +1,1 @@
+"""The program that times models on an SSH device, and how it gets there."""

@@ -1,0 +1,1 @@
+"""TensorRT: flags by version, what trtexec writes, and the check that needs no GPU."""
