@@ -61,7 +61,9 @@ def shipped_model() -> Path:
     return Path(__file__).parent / "data" / f"{SHIPPED_NAME}.onnx"
 
 
-def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | None = None) -> ModelSource:
+def resolve_model(
+    text: str, *, shapes: Shapes | None = None, cache_dir: Path | None = None, opset: int | None = None
+) -> ModelSource:
     """Find a model by network name or file.
 
     Args:
@@ -70,6 +72,7 @@ def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | 
         shapes: Static shapes by input name. For an ONNX file they fix open dimensions; for a network,
             ``{"image": (1, 3, H, W)}`` chooses the input size.
         cache_dir: Where exports are kept, instead of the user's cache folder.
+        opset: Operator set to export a network with, instead of the kit's own; a file is what it is.
 
     Returns:
         The model, its file ready.
@@ -90,8 +93,8 @@ def resolve_model(text: str, *, shapes: Shapes | None = None, cache_dir: Path | 
         return ModelSource(path.name, path, "tflite")
     name, network = find_network(text)
     size = _input_size(name, network, shapes)
-    shipped = name == SHIPPED_NAME and size == DEFAULT_SIZE
-    path = shipped_model() if shipped else exported(network, size, "onnx", cache_dir)
+    shipped = name == SHIPPED_NAME and size == DEFAULT_SIZE and opset is None
+    path = shipped_model() if shipped else exported(network, size, "onnx", cache_dir, opset)
     return ModelSource(name, path, "onnx", UNTRAINED_NOTE, network, size, cache_dir=cache_dir)
 
 

@@ -45,7 +45,7 @@ class Network(Protocol):
     def check_size(self, size: Size) -> None:
         """Refuse an input size (height, width) it cannot take, by a ``UsageError`` that says why."""
 
-    def export(self, path: Path, size: Size, format: Format) -> None:
+    def export(self, path: Path, size: Size, format: Format, opset: int | None) -> None:
         """Write it with seeded weights; ``MissingExtra`` where an exporter is not installed."""
 
 
@@ -78,11 +78,12 @@ class ArchNetwork:
         """See ``Network``."""
         self.arch.check_request(size)
 
-    def export(self, path: Path, size: Size, format: Format) -> None:
+    def export(self, path: Path, size: Size, format: Format, opset: int | None) -> None:
         """See ``Network``."""
+        from search.onnx_exporters import OPSET
         from search.spaces.export import export_arch
 
-        export_arch(self.arch, path, input_size=size, format=format, seed=SEED)
+        export_arch(self.arch, path, input_size=size, format=format, opset=opset or OPSET, seed=SEED)
 
 
 @dataclass(frozen=True)
@@ -116,9 +117,9 @@ class RivalNetwork:
         """See ``Network``."""
         self.rivals.check_size(self.name, size)
 
-    def export(self, path: Path, size: Size, format: Format) -> None:
+    def export(self, path: Path, size: Size, format: Format, opset: int | None) -> None:
         """See ``Network``."""
-        self.rivals.export_rival(self.name, path, input_size=size, format=format, seed=SEED)
+        self.rivals.export_rival(self.name, path, input_size=size, format=format, opset=opset, seed=SEED)
 
 
 def find_network(text: str) -> tuple[str, Network]:
@@ -145,7 +146,9 @@ def find_network(text: str) -> tuple[str, Network]:
         raise
 
 
-def exported(network: Network, size: Size, format: Format, cache_dir: Path | None = None) -> Path:
+def exported(
+    network: Network, size: Size, format: Format, cache_dir: Path | None = None, opset: int | None = None
+) -> Path:
     """The network as a file, made once and then kept.
 
     Args:
@@ -153,22 +156,25 @@ def exported(network: Network, size: Size, format: Format, cache_dir: Path | Non
         size: Height and width of the input.
         format: Format of the file.
         cache_dir: Where it is kept, instead of the user's cache folder.
+        opset: Operator set of an ONNX file, instead of the kit's own.
 
     Raises:
         UsageError: If the cache folder cannot be made.
         MissingExtra: If it has to be made and an exporter is not installed.
         InvalidModel: If the file made gives other numbers than torch.
     """
-    key = f"{code_sha256(network.code)} {network.sha256} {size} {SEED} {exporter(format)}"
+    key = f"{code_sha256(network.code)} {network.sha256} {size} {SEED} {exporter(format, opset)}"
     name = f"{network.file_stem}-{size[0]}x{size[1]}.{format}"
-    return kept_file(name, key, cache_folder(cache_dir), lambda path: network.export(path, size, format))
+    return kept_file(name, key, cache_folder(cache_dir), lambda path: network.export(path, size, format, opset))
 
 
-def exporter(format: Format) -> str:
+def exporter(format: Format, opset: int | None = None) -> str:
     """Name and versions of what writes a format."""
     from search import export_torch
 
-    return export_torch.onnx_exporter() if format == "onnx" else export_torch.tflite_exporter()
+    if format == "tflite":
+        return export_torch.tflite_exporter()
+    return export_torch.onnx_exporter(opset) if opset else export_torch.onnx_exporter()
 
 
 def _rivals() -> Any:

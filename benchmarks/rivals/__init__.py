@@ -115,7 +115,13 @@ def deployed_rival(name: str, input_size: tuple[int, int], *, seed: int = 0) -> 
 
 
 def export_rival(
-    name: str, path: Path, *, input_size: tuple[int, int], format: Literal["onnx", "tflite"], seed: int = 0
+    name: str,
+    path: Path,
+    *,
+    input_size: tuple[int, int],
+    format: Literal["onnx", "tflite"],
+    opset: int | None = None,
+    seed: int = 0,
 ) -> Path:
     """Write a rival as an ONNX or TFLite file; static shapes, batch 1, numbers checked against torch.
 
@@ -124,6 +130,7 @@ def export_rival(
         path: File to write.
         input_size: Height and width in pixels.
         format: Format of the file.
+        opset: Operator set of an ONNX file, instead of the kit's own.
         seed: Seed of the weights and of the compared input.
 
     Returns:
@@ -135,8 +142,9 @@ def export_rival(
         InvalidModel: If the file does not give torch's numbers.
     """
     from search import export_torch
+    from search.onnx_exporters import OPSET
 
     module, shape = deployed_rival(name, input_size, seed=seed), (1, 3, *input_size)
     if format == "tflite":
         return export_torch.export_tflite(module, path, shape, seed=seed)
-    return export_torch.export_onnx(module, path, shape, output_name=OUTPUT_NAME, seed=seed)
+    return export_torch.export_onnx(module, path, shape, opset=opset or OPSET, output_name=OUTPUT_NAME, seed=seed)

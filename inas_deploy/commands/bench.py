@@ -124,14 +124,13 @@ def _variants(
     threads: int | None,
     shapes: Sequence[str] | None,
 ) -> list[Variant]:
-    sources = [load_model(text, shapes) for text in dict.fromkeys(models or [DEFAULT_MODEL])]
     variants = [
         variant_of(
             Choice(source, name, precision or device.precision or Precision.FP32, threads or device.threads or 1),
             device,
         )
         for device in devices
-        for source in sources
+        for source in [load_model(text, shapes, device) for text in dict.fromkeys(models or [DEFAULT_MODEL])]
         for name in dict.fromkeys(runtimes or [device.runtime or DEFAULT_RUNTIME])
     ]
     return list({variant.key: variant for variant in variants}.values())

@@ -107,7 +107,7 @@ def compare(
 def _variant(role: str, text: str, device: Device, threads: int | None, shapes: Sequence[str] | None) -> Variant:
     model, runtime, precision = split_spec(text)
     choice = Choice(
-        load_model(model, shapes),
+        load_model(model, shapes, device),
         runtime or device.runtime or DEFAULT_RUNTIME,
         precision or device.precision or Precision.FP32,
         threads or device.threads or 1,

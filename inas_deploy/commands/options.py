@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from inas_deploy.models import ModelSource, artifact_for, resolve_model
+from targets.drivers.registry import HERE, precisions_of
 from targets.errors import UsageError
 from targets.extras import require
 from targets.files import check_writable
-from targets.inventory import Device
+from targets.inventory import LOCAL, Device
 from targets.onnx_files import parse_shape_option
 from targets.plan import make_variant
 from targets.records import Precision, RunSettings, Variant
@@ -60,12 +61,14 @@ class Choice:
         runtime: Runtime name.
         precision: Numeric type.
         threads: Intra-op threads.
+        options: Further settings that make records unlike, for example ``mode = sustained``.
     """
 
     source: ModelSource
     runtime: str
     precision: Precision
     threads: int
+    options: tuple[tuple[str, str], ...] = ()
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
@@ -73,10 +76,17 @@ def waiting(text: str) -> AbstractContextManager[object]:
     return Console(stderr=True).status(escape(text))
 
 
-def load_model(text: str, shapes: Sequence[str] | None) -> ModelSource:
-    """Find a model by name or file, with the shapes given on the command line; exports it where needed."""
+def load_model(text: str, shapes: Sequence[str] | None, device: Device = LOCAL) -> ModelSource:
+    """Find a model by name or file, with the shapes given on the command line; exports it where needed.
+
+    Args:
+        text: Network name or file.
+        shapes: ``NAME=1x3x224x224``.
+        device: Its opset is exported with.
+    """
+    wanted = dict(parse_shape_option(shape) for shape in shapes or ()) or None
     with waiting(f"preparing {text} (an export is made once and kept)"):
-        return resolve_model(text, shapes=dict(parse_shape_option(shape) for shape in shapes or ()) or None)
+        return resolve_model(text, shapes=wanted, opset=device.opset)
 
 
 def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
@@ -88,17 +98,21 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         InvalidModel: If it cannot take the model.
     """
     runtime = get_runtime(choice.runtime)
-    runtime.versions()  # a missing package is said before anything is converted or measured
-    if choice.precision not in runtime.precisions:
-        known = ", ".join(precision.value for precision in runtime.precisions)
+    if (device.transport, choice.runtime) in HERE:
+        runtime.versions()  # a missing package is said before anything is converted or measured
+    precisions = precisions_of(device, choice.runtime)
+    if choice.precision not in precisions:
+        known = ", ".join(precision.value for precision in precisions)
         raise UsageError(
             f"{choice.runtime} cannot compute in {choice.precision.value} here", f"Take one of: {known} (--precision)."
         )
     settings = RunSettings(
         runtime=choice.runtime,
         precision=choice.precision,
+        accelerator=device.accelerator or ("gpu" if choice.runtime == "tensorrt" else "cpu"),
         threads=choice.threads,
         pinned_cores=device.pinned_cores,
+        options=dict(choice.options),
     )
     with waiting(f"preparing {choice.source.name} for {choice.runtime} (an export is made once and kept)"):
         artifact = artifact_for(choice.source, runtime.formats)
@@ -107,7 +121,7 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         artifact,
         settings,
         device=device.name,
-        stand_in=device.stand_in,
+        stand_in=device.label,
         model_note=choice.source.note,
         role=role,
     )

@@ -18,6 +18,7 @@ from inas_deploy.networks import ArchNetwork, RivalNetwork, find_network
 from search.spaces.csnet.arch import CSNetArch
 from search.spaces.registry import find_arch
 from targets.errors import KitError, UsageError
+from targets.onnx_files import inspect_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -90,6 +91,15 @@ def test_another_network_is_exported_once_and_then_found_without_torch(tmp_path)
     assert first.path.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.parametrize("name", ["inas:smallest", "csnet-x1"])
+def test_a_device_with_an_older_runtime_gets_an_older_opset(name, tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    shapes = {"image": (1, 3, 64, 64)}
+    old, new = (resolve_model(name, shapes=shapes, cache_dir=tmp_path, opset=opset) for opset in (13, None))
+    assert [inspect_onnx(source.path).opset for source in (old, new)] == [13, 20]
+    assert old.path != new.path
+
+
 def test_a_damaged_export_is_made_again(tmp_path, monkeypatch):
     calls = fake_export(monkeypatch)
     first = resolve_model("csnet-x2", cache_dir=tmp_path)
@@ -103,7 +113,7 @@ def fake_export(monkeypatch):
     """Exporting replaced by a copy of a tiny file; the calls are listed."""
     calls = []
 
-    def export(network, path, size, format):
+    def export(network, path, size, format, opset):
         calls.append((network.file_stem, size, format))
         write_onnx(path, [1, 3, *size])
 
