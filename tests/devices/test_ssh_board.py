@@ -1,0 +1,83 @@
+"""The virtual board as users start it: a real sshd that outlives the command that started it."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from targets.errors import DeviceUnavailable
+from targets.transports.ssh import SshTransport
+from targets.virtual import board as boards
+from targets.virtual.board import board_is_running, start_board, stop_board
+from tests.devices.ssh_making import gone, number_in
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_a_board_outlives_its_starter_and_stops_with_all_that_runs_on_it(tmp_path):
+    folder = tmp_path / "a board"
+    code = (
+        f"from pathlib import Path; from targets.virtual.board import start_board; start_board(Path({str(folder)!r}))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+    try:
+        assert board_is_running(folder)
+        pid = number_in(folder / "sshd.pid")
+        device = start_board(folder)  # finds the one that runs
+        assert number_in(folder / "sshd.pid") == pid
+        with SshTransport(device) as there:
+            script = f"sleep 600 >/dev/null 2>&1 & echo $! > '{folder}/pid'; echo $HOME"
+            home = there.run(["sh", "-c", f"{script}; true"], timeout_s=60).stdout
+            assert home.decode().strip() == f"{folder}/home"
+            guard = int(there.link().guard.run_folder.split("-")[-3])
+            stop_board(folder)
+            assert gone(pid) and gone(guard) and gone(number_in(folder / "pid"))
+        assert not board_is_running(folder)
+        stop_board(folder)
+        assert start_board(folder).known_hosts == device.known_hosts  # with the keys it had
+    finally:
+        stop_board(folder)
+
+
+def test_a_board_says_what_it_is_and_keeps_its_keys_private(board):
+    assert (board.stand_in, board.transport, board.runtime) == ("virtual", "ssh", "onnxruntime")
+    assert board.tags == ("board", "virtual") and board.python == sys.executable
+    folder = Path(board.key_file).parent
+    for name in ("host_key", "client_key"):
+        assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert "ListenAddress 127.0.0.1" in (folder / "sshd_config").read_text()
+
+
+def test_a_pid_file_of_another_process_is_not_believed(tmp_path):
+    (tmp_path / "sshd.pid").write_text(f"{os.getpid()}\n")
+    assert not board_is_running(tmp_path)
+    stop_board(tmp_path)  # and we still run
+
+
+def test_without_sshd_the_package_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(boards.shutil, "which", lambda name: None)
+    monkeypatch.setattr(boards.os, "access", lambda *_: False)
+    with pytest.raises(DeviceUnavailable, match="apt-get install openssh-server"):
+        start_board(tmp_path)
+
+
+@pytest.mark.parametrize("name", ['a"b', "a%b", "a\nb"])
+def test_a_folder_sshd_cannot_be_told_about_is_refused(tmp_path, name):
+    with pytest.raises(DeviceUnavailable, match="Name another folder"):
+        start_board(tmp_path / name)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceUnavailable, match="cannot set up a board"):
+        start_board(tmp_path / "file" / "x")
+
+
+def test_an_sshd_that_does_not_start_is_quoted(tmp_path, monkeypatch):
+    monkeypatch.setattr(boards, "_CONFIGURATION", "NoSuchWord yes\n")
+    with pytest.raises(DeviceUnavailable, match="sshd does not start") as caught:
+        start_board(tmp_path)
+    assert "\n" not in str(caught.value)
