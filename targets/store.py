@@ -1,15 +1,13 @@
 """Where results live: SQLite in one file by default, any SQLAlchemy URL for a lab.
 
 A session is written in one transaction as soon as it ends, so a crash loses at most the one that
-was running, and a resumed run finds the rest.
+was running, and a resumed run finds the rest. A database that restarts in between is waited for.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +16,11 @@ from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
+from targets.database import Database
 from targets.errors import StoreError
-from targets.migrations import MIGRATIONS, SCHEMA_VERSION
+from targets.migrations import migrate
 from targets.plan import BenchPlan
 from targets.records import Environment, OpProfile, SessionRecord
 
@@ -29,7 +28,6 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 DEFAULT_STORE = "inas_results.sqlite"
 
 _tables = sa.MetaData()
-_schema = sa.Table("kit_schema", _tables, sa.Column("version", sa.Integer))
 _runs = sa.Table(
     "runs",
     _tables,
@@ -47,6 +45,9 @@ _sessions = sa.Table(
 _profiles = sa.Table(
     "profiles", _tables, *(sa.Column(n, sa.Text) for n in ("run_id", "variant_key", "record", "failure"))
 )
+
+
+_IDENTITY = {"runs": ("run_id",), "sessions": ("session_id",), "profiles": ("run_id", "variant_key")}
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,6 @@ class StoredRun:
     environment: Environment
 
 
-def _url(place: str) -> sa.URL:
-    if "://" in place:
-        try:
-            return sa.make_url(place)
-        except sa.exc.ArgumentError as error:
-            raise StoreError(
-                f"store {place!r} is not a database URL", "Give a file name or an SQLAlchemy URL."
-            ) from error
-    path = Path(place)
-    if path.is_dir():
-        raise StoreError(f"store {place} is a folder", "Name a file in it.")
-    if not path.absolute().parent.is_dir():
-        raise StoreError(f"store {place}: its folder does not exist", "Make the folder first, or name another place.")
-    return sa.URL.create("sqlite", database=str(path))
-
-
 class ResultStore:
     """A store that is open; use it as a context manager.
 
@@ -95,15 +80,9 @@ class ResultStore:
     """
 
     def __init__(self, place: str | Path = DEFAULT_STORE) -> None:
-        url = _url(str(place))
-        self.place = url.render_as_string(hide_password=True) if "://" in str(place) else str(place)
-        sqlite = url.get_backend_name() == "sqlite"
-        arguments: dict[str, Any] = {"timeout": 30.0, "isolation_level": None} if sqlite else {}
-        try:
-            self._engine = sa.create_engine(url, connect_args=arguments)
-        except (SQLAlchemyError, ImportError) as error:
-            raise StoreError(f"store {self.place}: {_short(error)}", "Install the database's driver.") from error
-        self._migrate()
+        self._database = Database(place)
+        self.place = self._database.place
+        migrate(self._database)
 
     def __enter__(self) -> ResultStore:
         """Enter; the store is open already."""
@@ -113,81 +92,48 @@ class ResultStore:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close the connections."""
-        self._engine.dispose()
+        self._database.close()
 
-    @contextmanager
-    def _transaction(self, *, write: bool = False) -> Iterator[sa.Connection]:
+    def _rows(self, query: sa.Select[Any]) -> Sequence[sa.RowMapping]:
+        return self._database.transact(lambda connection: connection.execute(query).mappings().all())
+
+    def _add(self, table: sa.Table, values: Mapping[str, Any]) -> None:
+        """Add a row; that it is there already, with the same content, is no failure: an answer may have been lost."""
         try:
-            with self._engine.begin() as connection:
-                if self._engine.dialect.name == "sqlite":
-                    # Said by us, because Python's driver would leave CREATE TABLE outside the transaction.
-                    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-                yield connection
+            self._database.transact(lambda connection: connection.execute(sa.insert(table).values(values)), write=True)
         except IntegrityError as error:
-            raise StoreError(
-                f"store {self.place}: that session is there already; another bench writes to the same run",
-                "Wait for it to end, or use another --store.",
-            ) from error
-        except SQLAlchemyError as error:
-            raise StoreError(
-                f"store {self.place}: {_short(error)}", "Use another --store, or repair this one."
-            ) from error
-
-    def _migrate(self) -> None:
-        with self._transaction() as connection:
-            version = self._version(connection)
-        if version == SCHEMA_VERSION:
-            return
-        with self._transaction(write=True) as connection:
-            # Asked again under the lock: another process may have been faster.
-            for step in MIGRATIONS[self._version(connection) :]:
-                step(connection)
-            connection.execute(sa.delete(_schema))
-            connection.execute(sa.insert(_schema).values(version=SCHEMA_VERSION))
-
-    def _version(self, connection: sa.Connection) -> int:
-        there = set(sa.inspect(connection).get_table_names())
-        if there and _schema.name not in there:
-            raise StoreError(f"store {self.place} is a database of something else", "Name another file.")
-        version = connection.execute(sa.select(_schema.c.version)).scalar_one() if there else 0
-        if not isinstance(version, int) or version < 0:
-            raise StoreError(f"store {self.place} has the schema version {version!r}", "Use another --store.")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"store {self.place} has schema {version} and this version of the kit knows up to {SCHEMA_VERSION}",
-                "Upgrade inas-deploy, or use another --store.",
-            )
-        return version
+            keys = [table.c[name] == values[name] for name in _IDENTITY[table.name]]
+            there = self._rows(sa.select(table).where(*keys))
+            if not there or any(there[0][name] != value for name, value in values.items()):
+                raise StoreError(
+                    f"store {self.place}: that session is there already; another bench writes to the same run",
+                    "Wait for it to end, or use another --store.",
+                ) from error
 
     def begin(self, plan: BenchPlan, environment: Environment) -> StoredRun:
         """Write down a new run."""
         run = StoredRun(uuid.uuid4().hex, datetime.now(UTC), False, plan, environment)
-        with self._transaction(write=True) as connection:
-            connection.execute(
-                sa.insert(_runs).values(
-                    run_id=run.run_id,
-                    kind=plan.kind,
-                    created_at=run.created_at.isoformat(),
-                    plan_sha256=plan.sha256(),
-                    plan=plan.model_dump_json(),
-                    environment=environment.model_dump_json(),
-                )
-            )
+        values = {
+            "run_id": run.run_id,
+            "kind": plan.kind,
+            "created_at": run.created_at.isoformat(),
+            "plan_sha256": plan.sha256(),
+            "plan": plan.model_dump_json(),
+            "environment": environment.model_dump_json(),
+        }
+        self._add(_runs, values)
         return run
 
     def unfinished(self, plan: BenchPlan, environment: Environment) -> StoredRun | None:
         """Newest run of an equal plan that was begun on an equal machine and not finished."""
-        with self._transaction() as connection:
-            query = sa.select(_runs).where(_runs.c.plan_sha256 == plan.sha256(), _runs.c.finished_at.is_(None))
-            rows = connection.execute(query.order_by(_runs.c.created_at.desc())).mappings().all()
+        query = sa.select(_runs).where(_runs.c.plan_sha256 == plan.sha256(), _runs.c.finished_at.is_(None))
+        rows = self._rows(query.order_by(_runs.c.created_at.desc()))
         runs = (self._run_of(row) for row in rows)
         return next((run for run in runs if run.environment == environment), None)
 
     def runs(self) -> list[StoredRun]:
         """All runs, oldest first."""
-        with self._transaction() as connection:
-            rows = connection.execute(sa.select(_runs).order_by(_runs.c.created_at)).mappings().all()
-        return [self._run_of(row) for row in rows]
+        return [self._run_of(row) for row in self._rows(sa.select(_runs).order_by(_runs.c.created_at))]
 
     def find(self, run_id: str | None) -> StoredRun:
         """The run whose id begins with ``run_id``, or the newest one.
@@ -204,48 +150,45 @@ class ResultStore:
         return found[-1]
 
     def save_session(self, run_id: str, variant_key: str, session: SessionRecord) -> None:
-        """Add one session, whole or not at all."""
-        with self._transaction(write=True) as connection:
-            connection.execute(
-                sa.insert(_sessions).values(
-                    session_id=session.session_id,
-                    run_id=run_id,
-                    variant_key=variant_key,
-                    position=session.index,
-                    record=session.model_dump_json(),
-                )
-            )
+        """Add one session, whole or not at all; adding the very same one again changes nothing.
+
+        Raises:
+            StoreError: If the place is taken by another session.
+        """
+        values = {
+            "session_id": session.session_id,
+            "run_id": run_id,
+            "variant_key": variant_key,
+            "position": session.index,
+            "record": session.model_dump_json(),
+        }
+        self._add(_sessions, values)
 
     def sessions(self, run_id: str, variant_key: str) -> list[SessionRecord]:
         """Sessions of one variant, by position."""
         query = sa.select(_sessions.c.record).where(
             _sessions.c.run_id == run_id, _sessions.c.variant_key == variant_key
         )
-        with self._transaction() as connection:
-            records = connection.execute(query.order_by(_sessions.c.position)).scalars().all()
-        return [self._parsed(SessionRecord, record) for record in records]
+        rows = self._rows(query.order_by(_sessions.c.position))
+        return [self._parsed(SessionRecord, row["record"]) for row in rows]
 
     def save_profile(self, run_id: str, variant_key: str, profile: OpProfile | None, failure: str = "") -> None:
         """Add a variant's per-op profile, or why there is none."""
-        with self._transaction(write=True) as connection:
-            record = profile.model_dump_json() if profile else None
-            values = {"run_id": run_id, "variant_key": variant_key, "record": record, "failure": failure}
-            connection.execute(sa.insert(_profiles).values(values))
+        record = profile.model_dump_json() if profile else None
+        self._add(_profiles, {"run_id": run_id, "variant_key": variant_key, "record": record, "failure": failure})
 
     def profile(self, run_id: str, variant_key: str) -> tuple[OpProfile | None, str]:
         """A variant's per-op profile if one was taken, and why there is none if that was tried."""
         query = sa.select(_profiles).where(_profiles.c.run_id == run_id, _profiles.c.variant_key == variant_key)
-        with self._transaction() as connection:
-            row = connection.execute(query).mappings().first()
+        row = next(iter(self._rows(query)), None)
         if row is None or row["record"] is None:
             return None, row["failure"] if row else ""
         return self._parsed(OpProfile, row["record"]), ""
 
     def finish(self, run_id: str) -> None:
         """Mark a run as complete; it will not be resumed."""
-        with self._transaction(write=True) as connection:
-            statement = sa.update(_runs).where(_runs.c.run_id == run_id)
-            connection.execute(statement.values(finished_at=datetime.now(UTC).isoformat()))
+        done = sa.update(_runs).where(_runs.c.run_id == run_id).values(finished_at=datetime.now(UTC).isoformat())
+        self._database.transact(lambda connection: connection.execute(done), write=True)
 
     def _run_of(self, row: sa.RowMapping) -> StoredRun:
         try:
@@ -269,8 +212,3 @@ class ResultStore:
             where = ".".join(str(part) for part in first["loc"])
             what = f"store {self.place}: a {kind.__name__} cannot be read ({where}: {first['msg']})"
             raise StoreError(what, "The file was changed by something else; use another --store.") from error
-
-
-def _short(error: BaseException) -> str:
-    cause: Any = getattr(error, "orig", None) or error
-    return json.dumps(str(cause).splitlines()[0] if str(cause) else type(cause).__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -57,12 +58,13 @@ class Lease(Protocol):
 class LeaseBook(Protocol):
     """Keeps the leases of one host or one lab."""
 
-    def acquire(self, key: str, *, wait_s: float = 0.0) -> Lease:
+    def acquire(self, key: str, *, wait_s: float = 0.0, cancelled: threading.Event | None = None) -> Lease:
         """Claim a device, in order of asking.
 
         Args:
             key: :attr:`targets.inventory.Device.lease_key`.
             wait_s: How long to stand in line; 0 refuses at once.
+            cancelled: Ends the wait when another thread sets it.
 
         Raises:
             DeviceUnavailable: If somebody else holds it that long; the line names the holder and how to wait.

@@ -110,7 +110,7 @@ def test_a_crash_while_the_tables_are_made_leaves_none(tmp_path, monkeypatch):
         MIGRATIONS[0](connection)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("targets.store.MIGRATIONS", (crash,))
+    monkeypatch.setattr("targets.migrations.MIGRATIONS", (crash,))
     with pytest.raises(KeyboardInterrupt):
         ResultStore(tmp_path / "results.sqlite")
     monkeypatch.undo()
