@@ -29,7 +29,7 @@ from search import export_torch, onnx_exporters
 from targets.inventory import load_inventory
 from targets.jobs import Job
 from targets.records import Artifact, OpProfile, RunSettings
-from targets.runtimes.registry import RUNTIMES, get_runtime
+from targets.runtimes.registry import get_runtime
 from targets.session import run_profile
 from targets.transports.registry import open_transport
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.seconds = 1, 2.0
-    cases = [(runtime, network) for runtime in RUNTIMES for network in NETWORKS]
+    cases = [(runtime, network) for runtime in LEAST_ATTRIBUTED for network in NETWORKS]
     if options.quick:
         cases.remove(("tflite", "mixed"))  # its conversion alone takes half the minute
     with open_transport(load_inventory(None).select("local")[0]) as transport:

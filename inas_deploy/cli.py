@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from typer.exceptions import TyperException
 
+from inas_deploy.commands import devices
 from inas_deploy.commands.bench import bench
 from inas_deploy.commands.compare import compare
-from inas_deploy.commands.devices import devices
 from inas_deploy.commands.doctor import doctor
 from inas_deploy.commands.report import report
 from targets.errors import KitError
@@ -31,8 +31,9 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, compare, report, devices, doctor):
+for command in (bench, compare, report, doctor):
     app.command()(command)
+app.add_typer(devices.app, name="devices")
 
 
 def _print_version(wanted: bool) -> None:

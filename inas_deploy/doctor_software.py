@@ -84,7 +84,7 @@ def _runtime(name: str, extra: str, distributions: tuple[str, ...]) -> Check:
         return Check(area="installed", name=label, status="missing", detail="not installed", fix=_install(extra))
     with tempfile.TemporaryDirectory(prefix="inas-doctor-") as folder, LocalTransport() as here:
         try:
-            artifact = _probe_artifact(name, Path(folder))
+            artifact = probe_artifact(name, Path(folder))
             output = run_inference(here, artifact, RunSettings(runtime=name), _PROBE_INPUT)
         except KitError as error:
             detail = f"{found[0]} does not run a one-node model: {error.what}"
@@ -95,8 +95,13 @@ def _runtime(name: str, extra: str, distributions: tuple[str, ...]) -> Check:
     return Check(area="installed", name=label, status="ok", detail=f"{found[0]}, ran a one-node model")
 
 
-def _probe_artifact(runtime: str, folder: Path) -> Artifact:
-    """A model that is one Relu of a 1x2 float tensor, in the runtime's own format."""
+def probe_artifact(runtime: str, folder: Path) -> Artifact:
+    """Write a model that is one Relu of a 1x2 float tensor.
+
+    Args:
+        runtime: Registry name; the file is in its own format.
+        folder: Where to write it.
+    """
     if runtime == "tflite":
         path = folder / "probe.tflite"
         with as_file(files("inas_deploy") / "data" / "probe.tflite") as shipped:

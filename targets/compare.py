@@ -46,6 +46,7 @@ def refuse_unlike(a: Variant, b: Variant, *, meant: Sequence[str] = ()) -> None:
         "precision": (a.settings.precision.value, b.settings.precision.value),
         "accelerator": (a.settings.accelerator, b.settings.accelerator),
         "threads": (a.settings.threads, b.settings.threads),
+        "mode": (a.settings.mode, b.settings.mode),
         "pinned cores": (a.settings.pinned_cores, b.settings.pinned_cores),
         "input shape": (_sizes(a), _sizes(b)),
     }

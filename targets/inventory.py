@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from targets.device_profiles import PROFILES
 from targets.errors import KitError, UsageError
 from targets.records import Accelerator, Frozen, Precision, StandIn
 from targets.toml_lines import line_of
@@ -117,6 +118,9 @@ class Device(Frozen):
             raise ValueError("transport 'simulated' needs 'model'")
         if self.name == "local" and self.transport != "local":
             raise ValueError("the device named 'local' is this machine and cannot have another transport")
+        for key, name in (("profile", self.profile), ("model", self.model)):
+            if name is not None and name not in PROFILES:
+                raise ValueError(f"{key!r} {name!r} is no built-in profile; there are: {', '.join(PROFILES)}")
         label = _LABELS.get(self.transport)
         if label is not None and self.stand_in not in (None, label):
             raise ValueError(f"'stand_in' of a device with transport {self.transport!r} is {label!r}")
@@ -186,7 +190,20 @@ class Inventory:
         known = f"Devices: {', '.join(names)}." + (f" Tags: {', '.join(tags)}." if tags else "")
         if self.path is None:
             known += f" No inventory was read; describe devices in {DEFAULT_FILE} or pass --devices FILE."
-        raise UsageError(f"no device or tag is called {text[:80]!r}", f"{did_you_mean(text, [*names, *tags])}{known}")
+        hint = did_you_mean(text, [*names, *tags]) or _how_to_add(text)
+        raise UsageError(f"no device or tag is called {text[:80]!r}", f"{hint}{known}")
+
+
+def _how_to_add(text: str) -> str:
+    """Where the word is a kind of device the kit knows: how to get one."""
+    profile = next((p for p in PROFILES.values() if text == p.name or text in p.tags), None)
+    if profile is None:
+        return ""
+    real = "plug one in and run 'inas-deploy devices add'"
+    if profile.transport == "ssh":
+        real = f"run 'inas-deploy devices add USER@HOST --profile {profile.name}'"
+    virtual = "phone" if profile.transport == "adb" else "board"
+    return f"To add one, {real}; to try without, 'inas-deploy devices add --virtual {virtual}'. "
 
 
 def did_you_mean(text: str, known: Iterable[str]) -> str:
@@ -265,7 +282,7 @@ def _devices(path: Path, text: str, data: dict[str, Any]) -> list[Device]:
         if "name" in table:
             raise _at(path, text, ("devices", name, "name"), "unknown key", "The name stands in [devices.NAME].")
         try:
-            devices.append(Device.model_validate({**table, "name": name}))
+            devices.append(Device.model_validate({**_profile_defaults(table, tables), **table, "name": name}))
         except ValidationError as error:
             raise _refused(path, text, name, error) from error
     for device in devices:
@@ -274,6 +291,16 @@ def _devices(path: Path, text: str, data: dict[str, Any]) -> list[Device]:
                 where = ("devices", device.name, "tags")
                 raise _at(path, text, where, f"tag {tag!r} is also a device's name", "Rename one of them.")
     return devices
+
+
+def _profile_defaults(table: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """What the entry's profile, or that of the device it simulates, fills in; never a tag that is a device's name."""
+    name = table.get("profile", table.get("model"))
+    profile = PROFILES.get(name) if isinstance(name, str) else None
+    if profile is None:
+        return {}
+    taken = {"local", *names}
+    return {**profile.defaults(), "tags": [tag for tag in profile.tags if tag not in taken]}
 
 
 def _refused(path: Path, text: str, name: str, error: ValidationError) -> KitError:

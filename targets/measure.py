@@ -12,6 +12,7 @@ from targets.jobs import Job
 from targets.opening import Target
 from targets.plan import BenchPlan
 from targets.records import BenchRun, Measurement, OpProfile, SessionRecord, Variant
+from targets.stand_ins import check_session, refuse_mixed
 from targets.statistics import latency_stats
 from targets.store import ResultStore, StoredRun
 from targets.verdict import judge
@@ -67,6 +68,7 @@ def measure(
     """
     if len({variant.key for variant in plan.variants}) < len(plan.variants):
         raise UsageError("two of the variants are the same thing", "Name each model, runtime and device once.")
+    refuse_mixed(plan.variants)
     environment = capture_environment()
     run = store.unfinished(plan, environment) if resume else None
     total = len(plan.variants) * (plan.sessions + plan.per_op)
@@ -80,6 +82,7 @@ def measure(
         on_progress(Progress("started", done, total, variant))
         job = Job(task="time", artifact=variant.artifact, settings=variant.settings, index=index, seconds=plan.seconds)
         session = targets[variant.device].run_session(job)
+        check_session(variant, session)
         # Begun with its first session: a request that is refused leaves no empty run behind.
         run = run or store.begin(plan, environment)
         store.save_session(run.run_id, variant.key, session)

@@ -1,18 +1,23 @@
-"""A Target: a Device opened for use, with its lease, its transport and the drivers of its runtimes."""
+"""A Target: a Device opened for use, with its transport and the drivers of its runtimes."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from targets.drivers.base import Driver
 from targets.drivers.registry import open_driver
-from targets.errors import KitError
+from targets.errors import KitError, SessionFailed
+from targets.health import HealthBook
 from targets.inventory import Device
 from targets.jobs import Job
 from targets.leases.base import Lease
 from targets.records import OpProfile, SessionRecord
 from targets.transports.base import Transport
+from targets.transports.recording import RecordingTransport
 from targets.transports.registry import open_transport
 
 
@@ -22,13 +27,18 @@ class Target:
     Args:
         device: From the inventory.
         transport: The open way to it.
-        lease: Held for as long as the target is open; given back at the end. ``None`` for a caller that holds its own.
+        lease: Checked before and after each session; whoever took it gives it back. ``None`` for a stand-in that
+            nobody else can want.
+        health: Told of sessions that end and that fail.
     """
 
-    def __init__(self, device: Device, transport: Transport, lease: Lease | None = None) -> None:
+    def __init__(
+        self, device: Device, transport: Transport, lease: Lease | None = None, health: HealthBook | None = None
+    ) -> None:
         self.device = device
         self.transport = transport
         self.lease = lease
+        self.health = health
         self._drivers: dict[str, Driver] = {}
 
     def driver(self, runtime: str) -> Driver:
@@ -48,28 +58,38 @@ class Target:
         Raises:
             DeviceUnavailable: If the lease was lost, before or while it ran: somebody else may have measured too.
         """
-        self._check_lease()
-        session = self.driver(job.settings.runtime).run_session(job)
-        self._check_lease()
+        driver = self.driver(job.settings.runtime)
+        with self._watched():
+            session = driver.run_session(job)
+        if isinstance(self.transport, RecordingTransport):
+            self.transport.note_tools(session.versions)
         return session
 
     def run_profile(self, job: Job) -> OpProfile:
         """Take a per-op profile; see :meth:`run_session`."""
-        self._check_lease()
-        profile = self.driver(job.settings.runtime).run_profile(job)
-        self._check_lease()
-        return profile
+        driver = self.driver(job.settings.runtime)
+        with self._watched():
+            return driver.run_profile(job)
 
-    def _check_lease(self) -> None:
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
         if self.lease is not None:
             self.lease.check()
+        try:
+            yield
+        except SessionFailed as error:
+            if self.health is not None:
+                self.health.record_failure(self.device.lease_key, error.kind, error.what)
+            raise
+        if self.lease is not None:
+            self.lease.check()
+        if self.health is not None:
+            self.health.record_success(self.device.lease_key)
 
     def close(self) -> None:
-        """Clean up on the device, close the connection, give the lease back; the first error is raised at the end."""
+        """Clean up on the device and close the connection; the first error is raised at the end."""
         first: KitError | None = None
-        steps = [driver.close for driver in self._drivers.values()]
-        steps += [self.transport.close, *([self.lease.release] if self.lease else [])]
-        for step in steps:
+        for step in (*(driver.close for driver in self._drivers.values()), self.transport.close):
             try:
                 step()
             except KitError as error:
@@ -91,19 +111,21 @@ class Target:
                 raise
 
 
-def open_target(device: Device, lease: Lease | None = None) -> Target:
+def open_target(
+    device: Device, lease: Lease | None = None, health: HealthBook | None = None, *, record: Path | None = None
+) -> Target:
     """Open a device.
 
     Args:
         device: From the inventory.
-        lease: A lease on it that is held already; the target gives it back when it closes, or here if opening fails.
+        lease: A lease on it, held by the caller.
+        health: Where its failures are counted.
+        record: File that all that is said to the device, and all that it answers, is written to.
 
     Raises:
         DeviceUnavailable: If it cannot be reached or is not what it was.
     """
-    try:
-        return Target(device, open_transport(device), lease)
-    except KitError:
-        if lease is not None:
-            lease.release()
-        raise
+    transport = open_transport(device)
+    if record is not None:
+        transport = RecordingTransport(transport, record, device)
+    return Target(device, transport, lease, health)

@@ -81,7 +81,7 @@ def make_variant(
         model_note: What a reader must know about the model.
         role: ``A`` or ``B`` in a comparison, so that a thing can be compared with itself.
     """
-    decides = (role, model, device, artifact.sha256, settings.model_dump_json())
+    decides = (role, model, device, artifact.sha256, settings.model_dump_json(), *([stand_in] if stand_in else []))
     label = f"{model} @ {settings.runtime} {settings.precision.value} {settings.threads}t"
     if device != "local":
         label += f" on {device}"

@@ -17,6 +17,8 @@ from targets.readings import HostSnapshot as HostSnapshot
 from targets.readings import SampleSummary as SampleSummary
 
 StandIn = Literal["virtual", "recorded", "simulated"]
+SIMULATED: Literal["simulated"] = "simulated"
+"""Label of computed figures, and the key in a session's versions that marks it as one."""
 Accelerator = Literal["cpu", "gpu", "npu"]
 Headline = Literal["p10", "p5", "mean"]
 
@@ -40,6 +42,7 @@ class RunSettings(Frozen):
         threads: Intra-op threads.
         streams: Parallel inference streams; latency is always measured with 1.
         pinned_cores: Cores the process is bound to, or ``None`` for the scheduler's choice.
+        mode: ``burst``: cool, short sessions; ``sustained``: one long session, its heat included. Two quantities.
         options: Runtime options by name, for example the graph optimisation level.
     """
 
@@ -49,6 +52,7 @@ class RunSettings(Frozen):
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
     streams: Literal[1] = 1
     pinned_cores: tuple[int, ...] | None = None
+    mode: Literal["burst", "sustained"] = "burst"
     options: dict[str, str] = Field(default_factory=dict)
 
 
@@ -140,6 +144,11 @@ class SessionRecord(Frozen):
         if bool(self.samples_ns) == (self.summary is not None):
             raise ValueError("a session holds either single samples or a tool's summary")
         return self
+
+    @property
+    def simulated(self) -> bool:
+        """Whether its figures were computed instead of measured."""
+        return SIMULATED in self.versions
 
 
 class LatencyStats(Frozen):
@@ -286,6 +295,13 @@ class Measurement(Frozen):
     profile: OpProfile | None = None
     profile_failure: str = ""
 
+    @model_validator(mode="after")
+    def _computed_or_measured(self) -> Self:
+        said = self.variant.stand_in == SIMULATED
+        if any(session.simulated != said for session in self.sessions):
+            raise ValueError("simulated sessions belong to a simulated variant, and no others do")
+        return self
+
 
 class Environment(Frozen):
     """The machine and the software, as far as they can change a latency.
@@ -325,6 +341,12 @@ class BenchRun(Frozen):
     created_at: datetime
     environment: Environment
     measurements: tuple[Measurement, ...]
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if len({measurement.variant.stand_in == SIMULATED for measurement in self.measurements}) > 1:
+            raise ValueError("simulated and measured variants do not go into one run")
+        return self
 
 
 class Comparison(Frozen):

@@ -87,7 +87,7 @@ def _ask_once(transport: Transport, job: Job) -> Answer:
         job_path.write_text(job.model_dump_json(), encoding="utf-8")
         # -P keeps the working folder off the import path: a file called targets.py there must not win.
         argv = [sys.executable, "-P", "-m", "targets.worker", str(job_path), str(answer_path)]
-        done = transport.run(argv, timeout_s=job.seconds * 20 + _GRACE_S, env=_environment())
+        done = transport.run(argv, timeout_s=job.seconds * 20 + _GRACE_S, env=worker_environment())
         if not answer_path.exists():
             raise _died(done, job)
         try:
@@ -101,7 +101,7 @@ def _ask_once(transport: Transport, job: Job) -> Answer:
     return answer
 
 
-def _environment() -> Mapping[str, str]:
+def worker_environment() -> Mapping[str, str]:
     """Variables that let the worker find this very package, whatever else is on the path."""
     here = str(Path(targets.__file__).resolve().parent.parent)
     known = os.environ.get("PYTHONPATH", "")

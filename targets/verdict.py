@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from targets.heat import heat_findings
 from targets.records import LatencyStats, SessionRecord, Verdict
 from targets.statistics import inferences, session_headline_ms, session_percentile_ms
 
@@ -107,7 +108,7 @@ def judge(sessions: Sequence[SessionRecord], stats: LatencyStats, *, planned: in
     if len(sessions) < planned:
         text = f"unfinished: {len(sessions)} of {planned} planned sessions are there"
         found.append((text, "go on by repeating the command with --resume"))
-    found += [*_sample_size(sessions), *_host(sessions), *_stability(sessions, stats)]
+    found += [*_sample_size(sessions), *_host(sessions), *heat_findings(sessions), *_stability(sessions, stats)]
     if not found:
         return Verdict(status="valid")
     advice = dict.fromkeys(text for _, text in found)

@@ -37,7 +37,10 @@ Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Intra-op threads. 1, the default, repeats best on a shared host.")
 ]
 Seconds = Annotated[float, typer.Option(min=0.05, max=3600, help="Timed part of each session, in seconds.")]
+Margin = Annotated[float, typer.Option(min=0.1, max=100, help="Percent of difference that does not matter to you.")]
 Store = Annotated[str, typer.Option(help="Result store: a file name, or an SQLAlchemy URL.")]
+Report = Annotated[Path | None, typer.Option(help="Write one self-contained HTML file.")]
+Markdown = Annotated[Path | None, typer.Option(help="Write Markdown tables for a pull request.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output and nothing else.")]
 Resume = Annotated[bool, typer.Option(help="Go on with the newest unfinished run of exactly this request.")]
 Shape = Annotated[
@@ -47,6 +50,7 @@ Shape = Annotated[
         "Named networks are made for [bold]image=1x3x224x224[/bold] unless this says another size."
     ),
 ]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to stand in line for a device that somebody else uses.")]
 Inventory = Annotated[
     Path | None, typer.Option("--devices", help="Inventory file; ./devices.toml by default, if it is there.")
 ]
@@ -61,14 +65,14 @@ class Choice:
         runtime: Runtime name.
         precision: Numeric type.
         threads: Intra-op threads.
-        options: Further settings that make records unlike, for example ``mode = sustained``.
+        sustained: One long session whose heat counts, instead of several short ones.
     """
 
     source: ModelSource
     runtime: str
     precision: Precision
     threads: int
-    options: tuple[tuple[str, str], ...] = ()
+    sustained: bool = False
 
 
 def waiting(text: str) -> AbstractContextManager[object]:
@@ -112,7 +116,7 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         accelerator=device.accelerator or ("gpu" if choice.runtime == "tensorrt" else "cpu"),
         threads=choice.threads,
         pinned_cores=device.pinned_cores,
-        options=dict(choice.options),
+        mode="sustained" if choice.sustained else "burst",
     )
     with waiting(f"preparing {choice.source.name} for {choice.runtime} (an export is made once and kept)"):
         artifact = artifact_for(choice.source, runtime.formats)

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from inas_deploy.report import modules, plots, text
+from inas_deploy.report import device, modules, plots, text
 from targets.errors import UsageError
 from targets.extras import require
 from targets.files import write_atomic
@@ -89,6 +89,7 @@ def to_html(run: BenchRun, *, comparisons: Sequence[Comparison] = (), images: Se
         overview=overview,
         svg=markup,
         text=text,
+        reading_columns=device.READING_COLUMNS,
         comparisons=[
             (c, list(zip(text.COMPARISON_COLUMNS, text.comparison_cells(c), strict=True)), plots.effect(c))
             for c in comparisons
@@ -120,6 +121,10 @@ def _variant(measurement: Measurement, number: int) -> dict[str, Any]:
             (*text.session_cells(s), *(text.latency(session_percentile_ms(s, q)) for q in (10, 50, 90)))
             for s in sessions
         ],
+        "device_facts": device.facts(measurement),
+        "readings": device.reading_rows(measurement),
+        "device_remarks": device.remarks(measurement),
+        "trace": device.temperature_trace(measurement, f"t{number}"),
         "settings": _settings(measurement),
         "versions": text.merged(s.versions for s in sessions),
         "profile": _profile(measurement.profile) if measurement.profile else None,

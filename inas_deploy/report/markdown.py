@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from inas_deploy.report import modules, text
+from targets.against_baseline import GateResult
 from targets.records import BenchRun, Comparison, Measurement
 
 TOP_MODULES = 12
@@ -22,18 +23,20 @@ def escape(value: str) -> str:
     return re.sub(r"[@#](?=\w)", "\\g<0>\N{ZERO WIDTH SPACE}", line)
 
 
-def to_markdown(run: BenchRun, comparisons: Sequence[Comparison] = ()) -> str:
+def to_markdown(run: BenchRun, comparisons: Sequence[Comparison] = (), gate: GateResult | None = None) -> str:
     """Render a run as Markdown (GitHub flavour: tables and ``<details>``).
 
     Args:
         run: What was measured.
         comparisons: Comparisons to show with it, first.
+        gate: What a gate said of it, shown before everything else.
 
     Returns:
         The document, ending with a newline.
     """
     parts = ["## Latency report"]
     parts += [_stand_ins(run)] if any(m.variant.stand_in for m in run.measurements) else []
+    parts += [_gate(gate)] if gate else []
     parts += [_comparisons(comparisons)] if comparisons else []
     parts += [_figures(run), _verdicts(run)] if run.measurements else ["This run holds no measurement."]
     parts += [_profile(m) for m in run.measurements if m.profile]
@@ -107,6 +110,15 @@ def _comparisons(comparisons: Sequence[Comparison]) -> str:
         cells = (c.a, c.b, *text.comparison_cells(c))
         parts.append(f"{said}\n\n{table(header, [cells], right=range(2, len(header)))}")
     return "\n\n".join(["### Comparisons", *parts])
+
+
+def _gate(gate: GateResult) -> str:
+    header = ("variant", "against the baseline", *text.GATE_COLUMNS)
+    rows = [(one.variant, one.answer.upper(), *text.gate_cells(one)) for one in gate.judged]
+    lines = [f"- **{escape(one.variant)}**: {escape(text.sentence(one.sentence))}" for one in gate.judged]
+    lines += [f"- {escape(line)}" for line in text.gate_remarks(gate)]
+    said = f"**{escape(text.gate_sentence(gate))}**"
+    return "\n\n".join([f"### Gate\n\n{said}", table(header, rows, right=range(2, 5)), "\n".join(lines)])
 
 
 def _profile(measurement: Measurement) -> str:

@@ -21,8 +21,8 @@ MAX_QUANTILES = 160
 # Drawn in this colour and then replaced by the page's text colour, so that one picture serves light and dark.
 _INK = "#010203"
 _ACCENT = "#2f86c1"
-_MARK = "#d9642c"
-_BAND = "#8a8f98"
+MARK = "#d9642c"
+BAND = "#8a8f98"
 _DEFINED_ID = re.compile(r'\bid="([^"]+)"')
 _USED_ID = re.compile(r'(url\(#|href="#)([^")]+)')
 
@@ -74,7 +74,7 @@ def distribution(measurement: Measurement, key: str) -> Plot:
         f"to {text.latency(max(p10s))} ms; medians over sessions: p50 {middle}, p90 {late}, p99 {last} ms."
     )
     drawn = [
-        _svg(lambda figure, n=narrow: _draw_sessions(figure, sessions, stats, (low, high), n), f"{key}{suffix}", alt)
+        svg(lambda figure, n=narrow: _draw_sessions(figure, sessions, stats, (low, high), n), f"{key}{suffix}", alt)
         for suffix, narrow in (("w", False), ("n", True))
     ]
     return Plot(drawn[0], drawn[1], alt, note)
@@ -97,7 +97,7 @@ def overview(measurements: Sequence[Measurement], key: str) -> Plot:
     ]
     alt = "Latency in ms by variant number. " + "; ".join(parts) + "."
     wide, narrow = (
-        _svg(lambda figure, n=narrow: _draw_overview(figure, stats, n), f"{key}{suffix}", alt)
+        svg(lambda figure, n=narrow: _draw_overview(figure, stats, n), f"{key}{suffix}", alt)
         for suffix, narrow in (("w", False), ("n", True))
     )
     return Plot(wide, narrow, alt)
@@ -119,11 +119,11 @@ def effect(comparison: Comparison) -> str:
     )
     return (
         f'<svg viewBox="-4 0 {width + 8:g} 62" role="img" aria-label="{escape(alt)}" xmlns="http://www.w3.org/2000/svg">'
-        f'<rect x="{left:g}" y="4" width="{right - left:g}" height="28" fill="{_BAND}" fill-opacity="0.3"/>'
-        f'<path d="M0 18H{width:g}" stroke="{_BAND}" stroke-width="1"/>'
+        f'<rect x="{left:g}" y="4" width="{right - left:g}" height="28" fill="{BAND}" fill-opacity="0.3"/>'
+        f'<path d="M0 18H{width:g}" stroke="{BAND}" stroke-width="1"/>'
         f'<path d="M{zero:g} 2V34" stroke="currentColor" stroke-width="1.5"/>'
-        f'<path d="M{low:g} 18H{high:g}M{low:g} 11V25M{high:g} 11V25" stroke="{_MARK}" stroke-width="3"/>'
-        f'<circle cx="{middle:g}" cy="18" r="5.5" fill="{_MARK}"/>'
+        f'<path d="M{low:g} 18H{high:g}M{low:g} 11V25M{high:g} 11V25" stroke="{MARK}" stroke-width="3"/>'
+        f'<circle cx="{middle:g}" cy="18" r="5.5" fill="{MARK}"/>'
         f'<text class="end" x="0" y="56">{text.signed_percent(-reach)}</text>'
         f'<text class="end" x="{zero:g}" y="56" text-anchor="middle">0</text>'
         f'<text class="end" x="{width:g}" y="56" text-anchor="end">{text.signed_percent(reach)}</text></svg>'
@@ -166,7 +166,7 @@ def _draw_sessions(
     _draw_curves(curves, sessions)
     for axes in (strips, curves):
         if stats.sessions > 1:
-            axes.axvspan(stats.headline_low_ms, min(stats.headline_high_ms, limits[1]), color=_BAND, alpha=0.28, lw=0)
+            axes.axvspan(stats.headline_low_ms, min(stats.headline_high_ms, limits[1]), color=BAND, alpha=0.28, lw=0)
         axes.set_xlim(*limits)
         axes.set_xlabel("latency (ms)")
 
@@ -178,7 +178,7 @@ def _draw_strips(axes: Any, sessions: Sequence[Samples]) -> None:
         _dots(axes, drawn, heights)
         p10, p50, p90 = (float(np.percentile(samples, q)) for q in (10, 50, 90))
         axes.plot([p10, p90], [row, row], "-", color=_INK, lw=1.0)
-        axes.plot([p10, p10], [row - 0.36, row + 0.36], "-", color=_MARK, lw=2.2)
+        axes.plot([p10, p10], [row - 0.36, row + 0.36], "-", color=MARK, lw=2.2)
         axes.plot([p50], [row], "o", color=_INK, ms=4)
     step = max(1, len(sessions) // 16 + (len(sessions) % 16 > 0)) if len(sessions) > 16 else 1
     shown = range(0, len(sessions), step)
@@ -208,11 +208,11 @@ def _draw_curves(axes: Any, sessions: Sequence[Samples]) -> None:
         count = min(MAX_QUANTILES, len(samples))
         shares = np.linspace(0.0, 1.0, count) if count > 1 else np.array([1.0])
         axes.plot(np.quantile(samples, shares), shares, "-", color=_ACCENT, lw=1.4, alpha=0.75)
-    axes.axhline(0.1, color=_MARK, lw=1.0, ls="--")
+    axes.axhline(0.1, color=MARK, lw=1.0, ls="--")
     axes.set_ylim(0.0, 1.0)
     axes.set_yticks([0.1, 0.5, 0.9], ["p10", "p50", "p90"])
     axes.set_ylabel("share of inferences")
-    axes.grid(axis="y", color=_BAND, alpha=0.3, lw=0.6)
+    axes.grid(axis="y", color=BAND, alpha=0.3, lw=0.6)
 
 
 def _draw_overview(figure: Any, stats: Sequence[LatencyStats], narrow: bool) -> None:
@@ -223,22 +223,32 @@ def _draw_overview(figure: Any, stats: Sequence[LatencyStats], narrow: bool) -> 
             axes.plot([figures.p10_ms, figures.p90_ms], [row, row], "-", color=_ACCENT, lw=5, alpha=0.45)
         if figures.p50_ms is not None:
             axes.plot([figures.p50_ms], [row], "o", color=_INK, ms=4.5)
-        axes.plot([figures.headline_ms] * 2, [row - 0.3, row + 0.3], "-", color=_MARK, lw=2.4)
+        axes.plot([figures.headline_ms] * 2, [row - 0.3, row + 0.3], "-", color=MARK, lw=2.4)
         if figures.sessions > 1:
             ends = [
                 figures.headline_low_ms,
                 min(figures.headline_high_ms, 2 * max(s.p90_ms or s.headline_ms for s in stats)),
             ]
-            axes.plot(ends, [row, row], "-", color=_MARK, lw=1.4)
+            axes.plot(ends, [row, row], "-", color=MARK, lw=1.4)
     axes.set_yticks(range(len(stats)), [str(row + 1) for row in range(len(stats))])
     axes.set_ylim(len(stats) - 0.4, -0.6)
     axes.set_xlim(left=0.0)
     axes.set_xlabel("latency (ms)")
     axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color=_BAND, alpha=0.3, lw=0.6)
+    axes.grid(axis="x", color=BAND, alpha=0.3, lw=0.6)
 
 
-def _svg(draw: Any, key: str, alt: str) -> str:
+def svg(draw: Any, key: str, alt: str) -> str:
+    """Draw a figure as an SVG element of a page.
+
+    Args:
+        draw: Called with an empty matplotlib figure.
+        key: Prefix of the element ids, unique on the page.
+        alt: What a reader who cannot see it is told.
+
+    Raises:
+        MissingExtra: If matplotlib is not installed.
+    """
     matplotlib = require("matplotlib", "report")
     figures = require("matplotlib.figure", "report")
     with matplotlib.rc_context():

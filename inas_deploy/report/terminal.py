@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from inas_deploy.report import modules, text
+from targets.against_baseline import GateResult
 from targets.records import BenchRun, Comparison, Measurement, OpProfile
 
 _BAR_CELLS = 14
@@ -125,6 +126,29 @@ def comparison_panel(comparison: Comparison) -> RenderableType:
     body = Group(Text(text.sentence(comparison.sentence)), Text(), Text(interval_line(comparison)), key, Text(), facts)
     title = Text(f" {comparison.answer.upper()} ", style=style)
     return Panel(body, title=title, title_align="left", border_style=style.removeprefix("bold").strip() or "none")
+
+
+def gate_panel(gate: GateResult) -> RenderableType:
+    """What a gate says of a run: one answer a variant with its evidence, and the verdict of all together.
+
+    Args:
+        gate: The answers.
+    """
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    table.add_column("variant", ratio=1, min_width=18, overflow="fold")
+    table.add_column("answer", no_wrap=True)
+    for name in ("effect", "interval", "beyond"):
+        table.add_column(name, justify="right", no_wrap=True)
+    lines: list[Text] = []
+    for one in gate.judged:
+        answer = Text(one.answer.upper(), style=_ANSWER_STYLE[one.answer])
+        table.add_row(Text(text.clean(one.variant)), answer, *text.gate_cells(one)[:3])
+        about = f"{text.clean(one.variant)}: " if len(gate.judged) > 1 else ""
+        lines.append(Text(f"{about}{text.sentence(one.sentence)}"))
+    lines += [Text(line, style="yellow") for line in text.gate_remarks(gate)]
+    title = Text(f" {text.gate_sentence(gate)} ", style="bold red" if gate.regressed else "bold")
+    border = "red" if gate.regressed else "none"
+    return Panel(Group(table, Text(), *lines), title=title, title_align="left", border_style=border)
 
 
 def interval_line(comparison: Comparison, cells: int = 49) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from targets.against_baseline import GateResult, Judged
 from targets.records import BenchRun, Comparison, LatencyStats, Measurement, OpProfile, SessionRecord, Variant
 from targets.statistics import inferences
 
@@ -141,6 +142,7 @@ def settings_rows(measurement: Measurement) -> list[tuple[str, str]]:
         ("accelerator", settings.accelerator),
         ("threads", str(settings.threads)),
         ("streams", str(settings.streams)),
+        ("mode", settings.mode),
         ("pinned cores", cores),
     ]
     return rows + [(clean(key), clean(value)) for key, value in sorted(settings.options.items())]
@@ -256,3 +258,36 @@ COMPARISON_COLUMNS = (
     "smallest effect found with 80 % power",
     "further pairs needed",
 )
+
+
+GATE_COLUMNS = ("effect", "interval of the effect", "beyond", "found by")
+_METHODS = {
+    "same file": "the same file",
+    "in turns": "both measured in turns",
+    "by reference": "old figures, by a reference",
+    "old figures": "old figures alone",
+}
+
+
+def gate_cells(judged: Judged) -> tuple[str, ...]:
+    """Effect, its interval, what it had to exceed, and how it was found."""
+    dash = "\N{EN DASH}"
+    effect = dash if judged.effect is None else signed_percent(judged.effect)
+    ends = (judged.effect_low, judged.effect_high)
+    interval = dash if None in ends else " to ".join(signed_percent(end) for end in ends if end is not None)
+    return effect, interval, f"± {percent(judged.limit)}", _METHODS[judged.method]
+
+
+def gate_sentence(gate: GateResult) -> str:
+    """The gate's verdict over all variants."""
+    counts = {answer: sum(one.answer == answer for one in gate.judged) for answer in ("slower", "cannot tell")}
+    if counts["slower"]:
+        return f"REGRESSION: {counts['slower']} of {len(gate.judged)} slower than the baseline"
+    unknown = f"; {counts['cannot tell']} of {len(gate.judged)} cannot be told" if counts["cannot tell"] else ""
+    return f"No regression shown{unknown}"
+
+
+def gate_remarks(gate: GateResult) -> list[str]:
+    """What of the run or of the baseline has no counterpart."""
+    remarks = [f"Not in the baseline, so not judged: {clean(label)}." for label in gate.new]
+    return remarks + [f"In the baseline and not measured: {clean(label)}." for label in gate.missing]

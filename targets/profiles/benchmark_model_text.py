@@ -17,7 +17,9 @@ _TITLE = re.compile(r"^=+ Run Order =+$")
 _COLUMN = re.compile(r"\[([^\]]*)\]")
 _WITH_START = ("node type", "start", "first", "avg ms", "%", "cdf%", "mem KB", "times called", "Name")
 _WITHOUT_START = tuple(column for column in _WITH_START if column != "start")
-_TIMINGS = re.compile(r"^Timings \(microseconds\): count=\d+ (?:first=\S+ )?curr=(?P<curr>\S+)(?:.* avg=(?P<avg>\S+))?")
+_TIMINGS = re.compile(
+    r"^Timings \(microseconds\): count=\d+ (?:first=\S+ )?curr=(?P<curr>[^\s(]+)(?:.* avg=(?P<avg>\S+))?"
+)
 _NODES = re.compile(r"^(?P<count>\d+) nodes observed$")
 _DECIMAL = re.compile(r"\d{1,12}\.\d{1,6}")
 _WHOLE = re.compile(r"\d{1,12}")
@@ -98,12 +100,12 @@ def _table(lines: Sequence[str], start: int, end: int) -> OpTable:
         raise UnknownLayout(f"the table at line {start + 1} is empty or cut off", _FIX)
     rows = tuple(_row(lines[index], index + 1, columns, "\t" in header) for index in range(body, close))
     tail = [line.strip() for line in lines[close:end]]
-    total_ms = _total_ms(tail, start + 1)
-    nodes = next((int(found["count"]) for found in map(_NODES.match, tail) if found), None)
+    total_ms = timings_total_ms(tail, start + 1)
+    nodes = nodes_observed(tail)
     if nodes != len(rows):
         raise UnknownLayout(f"the table at line {start + 1} has {len(rows)} rows; its end tells {nodes} nodes", _FIX)
     numbers = [_percents(lines[index], "\t" in header) for index in range(body, close)]
-    _check_sums(rows, numbers, total_ms, body + 1)
+    check_sums(rows, numbers, total_ms, body + 1)
     title = lines[start - 1].strip().rstrip(":") if start else ""
     return OpTable(title, rows, total_ms)
 
@@ -147,7 +149,51 @@ def _percents(line: str, tabs: bool) -> float:
     return float([cell for cell in cells if re.fullmatch(r"\s*[0-9.]+%\s*", cell)][-1].strip().rstrip("%"))
 
 
-def _total_ms(tail: Sequence[str], number: int) -> float:
+def check_sums(
+    rows: Sequence[OpRow], running: Sequence[float], total_ms: float, number: int, *, digits: int | None = None
+) -> None:
+    """Compare each time with its share of the total, and each running share with the shares before it.
+
+    Args:
+        rows: Rows of one table.
+        running: Running share of each row, percent.
+        total_ms: What the tool says they sum to.
+        number: Line of the first row.
+        digits: Significant digits printed; by default three decimals are.
+
+    Raises:
+        UnknownLayout: If a figure contradicts another; the line is named.
+    """
+    relative = 0.6 * 10 ** (1 - digits) if digits else 0.0
+    half_ms, half_percent = (0.0, 0.0) if digits else (_HALF_MS, _HALF_PERCENT)
+    before = 0.0
+    for offset, (row, cumulated) in enumerate(zip(rows, running, strict=True)):
+        quoted = f"line {number + offset} ({row.op_type}, {row.avg_ms} ms, {row.percent}%)"
+        told = row.percent / 100 * total_ms
+        # Operators that do not run in every inference (0 calls) have a mean that their share does not show.
+        spent = row.avg_ms * row.times_called
+        slack = 1.2 * half_ms * row.times_called + half_percent / 100 * total_ms + (1e-5 + 2 * relative) * spent
+        if row.times_called and abs(told - spent) > slack + 1e-9:
+            raise UnknownLayout(f"{quoted} contradicts the total of {total_ms} ms", _FIX)
+        if abs(before + row.percent - cumulated) > 3 * half_percent + 3 * relative * cumulated + 1e-9:
+            raise UnknownLayout(f"{quoted} contradicts the running share of {cumulated}%", _FIX)
+        before = cumulated
+    if abs(before - 100) > 0.1 and total_ms > 0:
+        raise UnknownLayout(
+            f"the shares of the table that ends before line {number + len(rows)} sum to {before}%", _FIX
+        )
+
+
+def timings_total_ms(tail: Sequence[str], number: int) -> float:
+    """Mean of the runs behind a table, from the "Timings" line that follows it.
+
+    Args:
+        tail: Lines after the table's rows.
+        number: Line of the table, for the error.
+
+    Raises:
+        UnknownLayout: If there is no such line.
+    """
     found = next((match for match in map(_TIMINGS.match, tail) if match), None)
     text = "" if found is None else found["avg"] or found["curr"]
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)?(e\+?[0-9]{1,2})?", text):
@@ -155,21 +201,6 @@ def _total_ms(tail: Sequence[str], number: int) -> float:
     return float(text) / 1e3
 
 
-def _check_sums(rows: Sequence[OpRow], running: Sequence[float], total_ms: float, number: int) -> None:
-    """Compare each time with its share of the total, and each running share with the shares before it."""
-    before = 0.0
-    for offset, (row, cumulated) in enumerate(zip(rows, running, strict=True)):
-        quoted = f"line {number + offset} ({row.op_type}, {row.avg_ms} ms, {row.percent}%)"
-        told = row.percent / 100 * total_ms
-        # Operators that do not run in every inference (0 calls) have a mean that their share does not show.
-        spent = row.avg_ms * row.times_called
-        slack = 1.2 * _HALF_MS * row.times_called + _HALF_PERCENT / 100 * total_ms + 1e-5 * spent
-        if row.times_called and abs(told - spent) > slack:
-            raise UnknownLayout(f"{quoted} contradicts the total of {total_ms} ms", _FIX)
-        if abs(before + row.percent - cumulated) > 3 * _HALF_PERCENT + 1e-9:
-            raise UnknownLayout(f"{quoted} contradicts the running share of {cumulated}%", _FIX)
-        before = cumulated
-    if abs(before - 100) > 0.1 and total_ms > 0:
-        raise UnknownLayout(
-            f"the shares of the table that ends before line {number + len(rows)} sum to {before}%", _FIX
-        )
+def nodes_observed(tail: Sequence[str]) -> int | None:
+    """Number of nodes that the tool says a table has; ``None`` where it does not."""
+    return next((int(found["count"]) for found in map(_NODES.match, tail) if found), None)

@@ -64,7 +64,7 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
         UsageError: If a setting is not possible.
     """
     delegate = checked_delegate(settings)
-    inputs, outputs = _ports(model.file)
+    inputs, outputs = graph_ports(model.file)
     with LiteRtModel(
         Path(artifact.path),
         inputs,
@@ -81,7 +81,8 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
     return _report(timing, aligned, model.file)
 
 
-def _ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
+def graph_ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
+    """Inputs and outputs of a graph with the names that a signature may call them."""
     def ports(specs: Sequence[TensorSpec], tensors: tuple[int, ...], signature: dict[str, int]) -> list[Port]:
         found = []
         for spec, tensor in zip(specs, tensors, strict=True):
@@ -199,7 +200,7 @@ def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile) -> OpProf
     cut = np.array([_CUT_US if event.kind == DELEGATE_OP else 0.0 for event in timing.events])
     elapsed = timing.elapsed_us + np.where(timing.elapsed_us >= _CUT_US, cut, 0.0)
     rows = [
-        _row(event, entry, float(spent), file)
+        joined_row(event, entry, float(spent), file)
         for event, entry, spent in zip(timing.events, aligned, elapsed, strict=True)
     ]
     return finished(
@@ -212,7 +213,15 @@ def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile) -> OpProf
     )
 
 
-def _row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile) -> Row:
+def joined_row(event: Event, entry: Aligned, spent_us: float, file: TfliteFile) -> Row:
+    """One executed operator with the operators and the module behind it.
+
+    Args:
+        event: Its tag, kind and position.
+        entry: The operators of the file that it executes.
+        spent_us: Its time, microseconds.
+        file: The graph.
+    """
     delegated = event.kind == DELEGATE_OP
     op_type, kernel = split_tag(event.tag) if delegated else (event.tag, "builtin")
     op = entry.op

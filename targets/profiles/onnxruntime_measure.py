@@ -12,6 +12,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,49 @@ from targets.profiles.assemble import Row, finished
 from targets.profiles.calibration import CHAIN, chain_model
 from targets.profiles.join import ModuleIndex
 from targets.profiles.onnxruntime import OrtRun, parse_ort_profile
-from targets.profiles.onnxruntime_join import join_events, placement, read_optimized
+from targets.profiles.onnxruntime_join import OptimizedNode, join_events, placement, read_optimized
 from targets.profiles.timing import TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.onnxruntime import OnnxLoaded, bound, open_session, session_options
 
-_BURST_SECONDS = 0.02
-_FEWEST_RUNS = 8
-_WARMUP_RUNS = 3
-_PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
-_MOST_EVENTS = 60_000  # about 40 MB of trace; the profiler itself stops at a million
+BURST_SECONDS = 0.02
+FEWEST_RUNS = 8
+WARMUP_RUNS = 3
+PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
+MOST_EVENTS = 60_000  # about 40 MB of trace; the profiler itself stops at a million
 _BRANCHES = 6
+
+
+@dataclass(frozen=True)
+class ProfiledPair:
+    """What one model gave without and with profiling, wherever it ran.
+
+    Attributes:
+        plain: Runs without.
+        profiled: Runs with.
+        runs: What the profiler said of the latter.
+    """
+
+    plain: TimedRuns
+    profiled: TimedRuns
+    runs: tuple[OrtRun, ...]
+
+    @classmethod
+    def of(cls, plain: TimedRuns, profiled: TimedRuns, trace: str) -> ProfiledPair:
+        """Read the profiler's trace, leave out warm-up, and check it against the wall clock.
+
+        Raises:
+            UnknownLayout: If the trace is not as known, or says something else than the clock.
+        """
+        runs = parse_ort_profile(trace)[WARMUP_RUNS:]
+        if len(runs) != len(profiled.wall_us):
+            raise UnknownLayout(f"onnxruntime profiled {len(runs)} runs of {len(profiled.wall_us)}")
+        _check_unit([run.total_us for run in runs], profiled.wall_us)
+        return cls(plain, profiled, runs)
+
+    def chosen(self) -> list[OrtRun]:
+        """The fast ones of the undisturbed runs."""
+        return [self.runs[i] for i in self.profiled.fast([run.total_us for run in self.runs])]
 
 
 class _Pair:
@@ -47,7 +80,7 @@ class _Pair:
         self._session: Any = open_session(model, profiled)
         plain: OnnxLoaded = bound(open_session(model, session_options(settings)), artifact)
         self._profiled: OnnxLoaded = bound(self._session, artifact)
-        for _ in range(_WARMUP_RUNS):
+        for _ in range(WARMUP_RUNS):
             plain.run()
             self._profiled.run()
         self.plain = TimedRuns(plain.run)
@@ -57,14 +90,10 @@ class _Pair:
         self.plain.burst(runs)
         self.profiled.burst(runs)
 
-    def closed(self) -> tuple[OrtRun, ...]:
-        """End profiling; the runs without warm-up, checked against the wall clock."""
+    def closed(self) -> ProfiledPair:
+        """End profiling."""
         path = Path(self._session.end_profiling())
-        runs = parse_ort_profile(path.read_text(encoding="utf-8", errors="replace"))[_WARMUP_RUNS:]
-        if len(runs) != len(self.profiled.wall_us):
-            raise UnknownLayout(f"onnxruntime profiled {len(runs)} runs of {len(self.profiled.wall_us)}")
-        _check_unit([run.total_us for run in runs], self.profiled.wall_us)
-        return runs
+        return ProfiledPair.of(self.plain, self.profiled, path.read_text(encoding="utf-8", errors="replace"))
 
 
 def _check_unit(totals_us: Sequence[int], wall_us: Sequence[float]) -> None:
@@ -97,9 +126,29 @@ def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *
         sizes = _typical_sizes(path, artifact, settings, folder)
         short, long = (_calibration(length, sizes, settings, folder) for length in (1, CHAIN))
         _interleave(model, (short, long), seconds, _node_count(model))
-        runs, cost_us = model.closed(), _cost_us(short, long, len(sizes))
+        pair, chains = model.closed(), (short.closed(), long.closed())
         nodes = read_optimized(model.optimized)
-    chosen = [runs[i] for i in model.profiled.fast([run.total_us for run in runs])]
+    return assembled(index, nodes, pair, chains, len(sizes))
+
+
+def assembled(
+    index: ModuleIndex,
+    nodes: Sequence[OptimizedNode],
+    model: ProfiledPair,
+    chains: tuple[ProfiledPair, ProfiledPair],
+    branches: int,
+) -> OpProfile:
+    """Put a profile together from what was measured, here or on a device.
+
+    Args:
+        index: The source model.
+        nodes: The optimised graph's nodes; may be empty.
+        model: The model's runs.
+        chains: Those of the short and of the long calibration model.
+        branches: Branches of the calibration models.
+    """
+    cost_us = _cost_us(*chains, branches)
+    chosen = model.chosen()
     events = chosen[0].events
     joined, kernels = join_events(events, nodes, index)
     durations = np.mean([[event.duration_us for event in run.events] for run in chosen], axis=0)
@@ -121,48 +170,58 @@ def _node_count(model: _Pair) -> int:
     return max(1, len(read_optimized(model.optimized)))
 
 
+def typical_sizes(trace: str) -> list[int]:
+    """Elements of a model's own output tensors at even quantiles, from the trace of one profiled run."""
+    elements = [event.output_bytes // 4 for event in parse_ort_profile(trace)[0].events]
+    levels = np.linspace(0.1, 0.9, _BRANCHES)
+    return [max(1, int(size)) for size in np.quantile(elements, levels)]
+
+
 def _typical_sizes(path: Path, artifact: Artifact, settings: RunSettings, folder: Path) -> list[int]:
-    """Elements of the model's own output tensors at even quantiles, from one profiled run."""
     options = session_options(settings)
     options.enable_profiling = True
     options.profile_file_prefix = str(folder / "sizes")
     session = open_session(path, options)
     bound(session, artifact).run()
-    text = Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace")
-    elements = [event.output_bytes // 4 for event in parse_ort_profile(text)[0].events]
-    levels = np.linspace(0.1, 0.9, _BRANCHES)
-    return [max(1, int(size)) for size in np.quantile(elements, levels)]
+    return typical_sizes(Path(session.end_profiling()).read_text(encoding="utf-8", errors="replace"))
 
 
 def _calibration(length: int, sizes: Sequence[int], settings: RunSettings, folder: Path) -> _Pair:
-    inputs = tuple(TensorSpec(name=f"x{i}", shape=(1, 1, 1, size)) for i, size in enumerate(sizes))
-    described = Artifact(path="", format="onnx", sha256="", source_sha256="", inputs=inputs)
-    unfused = settings.model_copy(update={"options": {**settings.options, "graph_optimization": "disabled"}})
-    return _Pair(chain_model(length, sizes), described, unfused, folder, f"chain{length}")
+    described = Artifact(path="", format="onnx", sha256="", source_sha256="", inputs=calibration_inputs(sizes))
+    return _Pair(chain_model(length, sizes), described, unfused(settings), folder, f"chain{length}")
+
+
+def calibration_inputs(sizes: Sequence[int]) -> tuple[TensorSpec, ...]:
+    """Inputs of :func:`targets.profiles.calibration.chain_model`."""
+    return tuple(TensorSpec(name=f"x{i}", shape=(1, 1, 1, size)) for i, size in enumerate(sizes))
+
+
+def unfused(settings: RunSettings) -> RunSettings:
+    """Settings under which the calibration models keep their nodes."""
+    return settings.model_copy(update={"options": {**settings.options, "graph_optimization": "disabled"}})
 
 
 def _interleave(model: _Pair, chains: tuple[_Pair, _Pair], seconds: float, nodes: int) -> None:
     start = time.perf_counter()
     model.burst(1)
     typical_s = model.plain.wall_us[0] / 1e6
-    burst = max(1, min(10, int(_BURST_SECONDS / typical_s)))
-    most_runs = max(_FEWEST_RUNS, _MOST_EVENTS // nodes)
+    burst = max(1, min(10, int(BURST_SECONDS / typical_s)))
+    most_runs = max(FEWEST_RUNS, MOST_EVENTS // nodes)
     while len(model.profiled.wall_us) < most_runs:
         elapsed_s = time.perf_counter() - start
         enough = model.plain.enough and model.profiled.enough
-        if elapsed_s >= seconds * (1 if enough else _PATIENCE) and len(model.profiled.wall_us) >= _FEWEST_RUNS:
+        if elapsed_s >= seconds * (1 if enough else PATIENCE) and len(model.profiled.wall_us) >= FEWEST_RUNS:
             return
         model.burst(burst)
         for chain in chains:
             chain.burst(3)
 
 
-def _cost_us(short: _Pair, long: _Pair, branches: int) -> float:
+def _cost_us(short: ProfiledPair, long: ProfiledPair, branches: int) -> float:
     """What profiling adds to the time it states for a node: stated minus unprofiled, as a slope over nodes."""
     stated, real = [], []
     for pair in (short, long):
-        runs = pair.closed()
-        chosen = [runs[i] for i in pair.profiled.fast([run.total_us for run in runs])]
+        chosen = pair.chosen()
         stated.append(float(np.mean([sum(event.duration_us for event in run.events) for run in chosen])))
         real.append(pair.plain.fast_us)
     added = branches * (CHAIN - 1)

@@ -8,6 +8,7 @@ a node that OpenVINO named itself (``MVN_384``) leads to the source node it is a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from targets.profiles.assemble import Joined
@@ -23,27 +24,56 @@ _FARTHEST = 6  # nodes from a part of a decomposed operation to the node that ca
 def read_model_aliases(model: Any, index: ModuleIndex) -> dict[str, str]:
     """Names that OpenVINO gave while reading, mapped to the source node that they are a part of.
 
-    An ONNX node that becomes several OpenVINO nodes leaves its name on the last of them, so the
-    others are followed to their reader.
-
     Args:
         model: ``openvino.Model`` before compiling.
         index: The source model.
     """
+    nodes = model.get_ordered_ops()
+    place = {node.get_friendly_name(): i for i, node in enumerate(nodes)}
+    rows = []
+    for node in nodes:
+        readers = {port.get_node().get_friendly_name() for out in node.outputs() for port in out.get_target_inputs()}
+        rows.append(ReadNode(node.get_friendly_name(), node.get_type_name(), tuple(place[name] for name in readers)))
+    return aliases_of(rows, index)
+
+
+@dataclass(frozen=True)
+class ReadNode:
+    """One node of the model as OpenVINO read it.
+
+    Attributes:
+        name: Its name.
+        type: Its type.
+        readers: Positions of the nodes that read what it writes.
+    """
+
+    name: str
+    type: str
+    readers: tuple[int, ...]
+
+
+def aliases_of(nodes: Sequence[ReadNode], index: ModuleIndex) -> dict[str, str]:
+    """The same from plain rows, which a device can send.
+
+    An ONNX node that becomes several OpenVINO nodes leaves its name on the last of them, so the
+    others are followed to their reader.
+
+    Args:
+        nodes: All nodes of the read model.
+        index: The source model.
+    """
     aliases: dict[str, str] = {}
-    for start in model.get_ordered_ops():
-        name = start.get_friendly_name()
-        if index.node_or_value(name) is not None or start.get_type_name() in ("Constant", "Parameter", "Result"):
+    for start in nodes:
+        if index.node_or_value(start.name) is not None or start.type in ("Constant", "Parameter", "Result"):
             continue
         node = start
         for _ in range(_FARTHEST):
-            readers = {port.get_node() for output in node.outputs() for port in output.get_target_inputs()}
-            if len(readers) != 1:
+            if len(set(node.readers)) != 1:
                 break
-            node = readers.pop()
-            source = index.node_or_value(node.get_friendly_name())
+            node = nodes[node.readers[0]]
+            source = index.node_or_value(node.name)
             if source is not None:
-                aliases[name] = source.name
+                aliases[start.name] = source.name
                 break
     return aliases
 

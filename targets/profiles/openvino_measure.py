@@ -10,7 +10,7 @@ and only the faster half of the chunks counts.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,34 @@ from targets.profiles.timing import TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings
 from targets.runtimes.openvino import OpenVINOLoaded, bound, compiled, module, properties, read
 
-_WARMUP_RUNS = 3
-_FEWEST_RUNS = 12
-_ENOUGH_RUNS = 30  # the fast tenth of a chunk is three of them
-_PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
-_BURST_SECONDS = 0.02
-_CHUNKS = 6
+WARMUP_RUNS = 3
+FEWEST_RUNS = 12
+ENOUGH_RUNS = 30  # the fast tenth of a chunk is three of them
+PATIENCE = 3  # times the budget, while other load leaves too few runs undisturbed
+BURST_SECONDS = 0.02
+CHUNKS = 6
 _CUT_US = 0.5  # an average cut to whole microseconds is half of one too small, on average
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """One compiled pair's figures: counters without warm-up, and the wall time of every run."""
 
     counters: tuple[Counter, ...]
     op_us: tuple[float, ...]
     plain: TimedRuns
     profiled: TimedRuns
+
+    @classmethod
+    def of(cls, before: Sequence[Counter], after: Sequence[Counter], plain: TimedRuns, profiled: TimedRuns) -> Chunk:
+        """Take what warm-up added out of the counters, and check them against the wall clock.
+
+        Raises:
+            UnknownLayout: If they do not fit each other or the clock.
+        """
+        op_us = _without_warmup(before, after, len(profiled.wall_us))
+        _check_unit(op_us, profiled.wall_us)
+        return cls(tuple(after), op_us, plain, profiled)
 
     @property
     def fast_us(self) -> float:
@@ -90,6 +101,20 @@ def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, s
     bench = _Bench(path, artifact, settings)
     aliases = read_model_aliases(bench.model, index)
     chunks, graph = _chunks(bench, seconds)
+    return assembled(chunks, graph, index, aliases)
+
+
+def assembled(
+    chunks: Sequence[Chunk], graph: Sequence[ExecutedNode], index: ModuleIndex, aliases: Mapping[str, str]
+) -> OpProfile:
+    """Put a profile together from what was measured, here or on a device.
+
+    Args:
+        chunks: One or more compilations.
+        graph: The executed graph of the first.
+        index: The source model.
+        aliases: From :func:`targets.profiles.openvino_join.read_model_aliases`.
+    """
     chosen = sorted(chunks, key=lambda chunk: chunk.fast_us)[: (len(chunks) + 1) // 2]
     named = _same_operations(chunks)
     op_us = np.mean([np.asarray(chunk.op_us) / chunk.disturbance for chunk in chosen], axis=0)
@@ -116,7 +141,7 @@ def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, s
     )
 
 
-def _same_operations(chunks: Sequence[_Chunk]) -> tuple[Counter, ...]:
+def _same_operations(chunks: Sequence[Chunk]) -> tuple[Counter, ...]:
     """The first compilation's counters, which the executed graph is of, once all are seen to agree.
 
     Names that OpenVINO makes up differ from compilation to compilation while order and types do not.
@@ -131,28 +156,28 @@ def _same_operations(chunks: Sequence[_Chunk]) -> tuple[Counter, ...]:
     return first
 
 
-def _chunks(bench: _Bench, seconds: float) -> tuple[list[_Chunk], tuple[ExecutedNode, ...]]:
+def _chunks(bench: _Bench, seconds: float) -> tuple[list[Chunk], tuple[ExecutedNode, ...]]:
     """Compile and run until the budget is spent; the executed graph is the first compilation's."""
     start = time.perf_counter()
-    chunks: list[_Chunk] = []
+    chunks: list[Chunk] = []
     graph: tuple[ExecutedNode, ...] = ()
-    while not chunks or time.perf_counter() - start < seconds * (1 if any(map(_quiet, chunks)) else _PATIENCE):
+    while not chunks or time.perf_counter() - start < seconds * (1 if any(map(_quiet, chunks)) else PATIENCE):
         begin = time.perf_counter()
         _, plain = bench.loaded(counting=False)
         compiled_model, counting = bench.loaded(counting=True)
         graph = graph or read_graph(graph_rows(compiled_model))
         compile_s = time.perf_counter() - begin
-        budget_s = max(compile_s, seconds / _CHUNKS - compile_s)
+        budget_s = max(compile_s, seconds / CHUNKS - compile_s)
         chunks.append(_chunk(plain, counting, budget_s, most_s=seconds))
     return chunks, graph
 
 
-def _quiet(chunk: _Chunk) -> bool:
+def _quiet(chunk: Chunk) -> bool:
     return chunk.plain.enough and chunk.profiled.enough
 
 
-def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float) -> _Chunk:
-    for _ in range(_WARMUP_RUNS):
+def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float) -> Chunk:
+    for _ in range(WARMUP_RUNS):
         plain.run()
         counting.run()
     before = read_counters(rows_of(counting.request.get_profiling_info()))
@@ -161,15 +186,13 @@ def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, mos
     for runs in timed:
         runs.burst(1)
     single_us = timed[0].wall_us[0]
-    burst = max(1, min(10, int(_BURST_SECONDS * 1e6 / single_us)))
-    enough_s = max(budget_s, _ENOUGH_RUNS * 2 * single_us / 1e6)
-    while len(timed[1].wall_us) < _FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
+    burst = max(1, min(10, int(BURST_SECONDS * 1e6 / single_us)))
+    enough_s = max(budget_s, ENOUGH_RUNS * 2 * single_us / 1e6)
+    while len(timed[1].wall_us) < FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
         for runs in timed:
             runs.burst(burst)
     after = read_counters(rows_of(counting.request.get_profiling_info()))
-    op_us = _without_warmup(before, after, len(timed[1].wall_us))
-    _check_unit(op_us, timed[1].wall_us)
-    return _Chunk(after, op_us, *timed)
+    return Chunk.of(before, after, *timed)
 
 
 def _check_unit(op_us: Sequence[float], wall_us: Sequence[float]) -> None:
@@ -201,6 +224,6 @@ def _without_warmup(before: Sequence[Counter], after: Sequence[Counter], runs: i
         return (counter.average_us + _CUT_US) * inferences if counter.executed else 0.0
 
     return tuple(
-        max(0.0, (total(late, runs + _WARMUP_RUNS) - total(early, _WARMUP_RUNS)) / runs) if late.executed else 0.0
+        max(0.0, (total(late, runs + WARMUP_RUNS) - total(early, WARMUP_RUNS)) / runs) if late.executed else 0.0
         for early, late in zip(before, after, strict=True)
     )

@@ -37,6 +37,18 @@ class TimedRuns:
         self.wall_us: list[float] = []
         self.undisturbed: list[int] = []
 
+    @classmethod
+    def recorded(cls, wall_us: Sequence[float], undisturbed: Sequence[int]) -> TimedRuns:
+        """Runs that a device timed in the same way.
+
+        Args:
+            wall_us: Wall time of each run, microseconds.
+            undisturbed: Positions of the runs that kept their cores.
+        """
+        runs = cls(lambda: None)
+        runs.wall_us, runs.undisturbed = list(wall_us), list(undisturbed)
+        return runs
+
     def burst(self, runs: int) -> None:
         """Run and time so many inferences."""
         clock, run = time.perf_counter_ns, self._run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +48,67 @@ def module() -> Any:
     return onnxruntime
 
 
-def session_options(settings: RunSettings) -> Any:
-    """``SessionOptions`` with every setting that can change a latency made explicit.
+@dataclass(frozen=True)
+class OptionValues:
+    """Values of ``SessionOptions`` as plain data, so that a device is told exactly what this host tells itself.
+
+    Attributes:
+        values: Plain attributes.
+        enums: Attributes whose value is a member of one of the package's enumerations, as (enumeration, member).
+        entries: Configuration entries.
+    """
+
+    values: dict[str, int | bool]
+    enums: dict[str, tuple[str, str]]
+    entries: dict[str, str]
+
+
+def option_values(settings: RunSettings) -> OptionValues:
+    """Every setting that can change a latency, made explicit.
 
     Args:
         settings: Precision, threads and the options of :data:`CHOICES`.
 
     Raises:
-        UsageError: If a setting is not possible on ONNX Runtime's CPU provider.
+        UsageError: If a setting is not possible on ONNX Runtime.
     """
     if settings.precision is not Precision.FP32:
         raise UsageError(
             f"onnxruntime's CPU provider cannot be told to compute in {settings.precision}",
             "Use precision fp32, or openvino for bf16 on a processor that has it.",
         )
-    ort, chosen = module(), choose(settings, CHOICES)
+    chosen = choose(settings, CHOICES)
+    return OptionValues(
+        values={
+            "intra_op_num_threads": settings.threads,
+            "inter_op_num_threads": 1,
+            "enable_cpu_mem_arena": True,
+            "enable_mem_pattern": True,
+            "log_severity_level": _FATAL_ONLY,
+        },
+        enums={
+            "execution_mode": ("ExecutionMode", "ORT_SEQUENTIAL"),
+            "graph_optimization_level": ("GraphOptimizationLevel", _LEVELS[chosen["graph_optimization"]]),
+        },
+        entries={
+            "session.intra_op.allow_spinning": "1" if chosen["spinning"] == "on" else "0",
+            "session.inter_op.allow_spinning": "0",
+            "session.set_denormal_as_zero": "1" if chosen["denormals_as_zero"] == "on" else "0",
+            "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
+        },
+    )
+
+
+def session_options(settings: RunSettings) -> Any:
+    """``SessionOptions`` of :func:`option_values` (arguments and errors as there)."""
+    ort, chosen = module(), option_values(settings)
     options = ort.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[chosen["graph_optimization"]])
-    options.enable_cpu_mem_arena = True
-    options.enable_mem_pattern = True
-    options.log_severity_level = _FATAL_ONLY
-    for key, value in {
-        "session.intra_op.allow_spinning": "1" if chosen["spinning"] == "on" else "0",
-        "session.inter_op.allow_spinning": "0",
-        "session.set_denormal_as_zero": "1" if chosen["denormals_as_zero"] == "on" else "0",
-        "mlas.enable_gemm_fastmath_arm64_bfloat16": "0",
-    }.items():
-        options.add_session_config_entry(key, value)
+    for name, value in chosen.values.items():
+        setattr(options, name, value)
+    for name, (kind, member) in chosen.enums.items():
+        setattr(options, name, getattr(getattr(ort, kind), member))
+    for key, entry in chosen.entries.items():
+        options.add_session_config_entry(key, entry)
     return options
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 DEVICE = "CPU"
 _HINTS = {Precision.FP32: "f32", Precision.BF16: "bf16", Precision.FP16: "f16"}
 _TELEMETRY = "openvino_telemetry"
-_SHOWN = {
+SHOWN = {
     "precision": "INFERENCE_PRECISION_HINT",
     "threads": "INFERENCE_NUM_THREADS",
     "streams": "NUM_STREAMS",
@@ -38,6 +39,7 @@ _SHOWN = {
     "denormals_as_zero": "CPU_DENORMALS_OPTIMIZATION",
     "dynamic_quantization_group": "DYNAMIC_QUANTIZATION_GROUP_SIZE",
 }
+"""Properties of a compiled model that go into every record, by our name."""
 
 
 def module() -> Any:
@@ -68,11 +70,25 @@ def properties(settings: RunSettings, core: Any) -> dict[str, str]:
     Raises:
         UsageError: If a setting is not possible on this processor.
     """
-    chosen = choose(settings, CHOICES)
     able = [str(item) for item in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES")]
     if settings.precision is not Precision.FP32 and settings.precision.value.upper() not in able:
         raise UsageError(
             f"this processor cannot compute in {settings.precision} with openvino (it has {', '.join(able)})",
+            "Use precision fp32.",
+        )
+    return property_values(settings)
+
+
+def property_values(settings: RunSettings) -> dict[str, str]:
+    """The same, without asking the processor whether it can: for a device that is asked there.
+
+    Raises:
+        UsageError: If an option is unknown.
+    """
+    chosen = choose(settings, CHOICES)
+    if settings.precision not in _HINTS:
+        raise UsageError(
+            f"openvino cannot be told to compute in {settings.precision}; int8 comes from the model",
             "Use precision fp32.",
         )
     return {
@@ -101,14 +117,23 @@ def read(core: Any, path: Path) -> Any:
     Raises:
         InvalidModel: If the file is no valid ONNX, or holds an op OpenVINO has no rule for (named).
     """
-    try:
-        onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, DecodeError, ValueError, RuntimeError) as error:
-        raise InvalidModel(f"{path.name} is no valid ONNX file: {_reason(error)}", "Export it again.") from error
+    check_onnx(path)
     try:
         return core.read_model(str(path))
     except RuntimeError as error:
         raise _refused(path, error) from error
+
+
+def check_onnx(path: Path) -> None:
+    """Run the ONNX checker.
+
+    Raises:
+        InvalidModel: If the file is no valid ONNX.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, DecodeError, ValueError, RuntimeError) as error:
+        raise InvalidModel(f"{path.name} is no valid ONNX file: {_reason(error)}", "Export it again.") from error
 
 
 def compiled(core: Any, model: Any, path: Path, config: dict[str, str]) -> Any:
@@ -183,17 +208,25 @@ class OpenVINOLoaded:
 
 def _actual(compiled_model: Any, device_name: str) -> dict[str, str]:
     """What the compiled model itself says it runs with."""
-    actual = {key: _text(compiled_model.get_property(name)) for key, name in _SHOWN.items()}
+    actual = {key: _text(compiled_model.get_property(name)) for key, name in SHOWN.items()}
     return {**actual, "executed_precisions": _executed_precisions(compiled_model), "device": device_name}
 
 
 def _executed_precisions(compiled_model: Any) -> str:
-    """Floating-point types of the executed graph's nodes, most frequent first."""
+    infos = [node.get_rt_info() for node in compiled_model.get_runtime_model().get_ordered_ops()]
+    told = [info for info in infos if "runtimePrecision" in info]
+    return most_frequent_types((_text(info["layerType"]), _text(info["runtimePrecision"])) for info in told)
+
+
+def most_frequent_types(nodes: Iterable[tuple[str, str]]) -> str:
+    """Types that executed nodes compute in, most frequent first.
+
+    Args:
+        nodes: Layer type and precision of each.
+    """
     counts: dict[str, int] = {}
-    for node in compiled_model.get_runtime_model().get_ordered_ops():
-        info = node.get_rt_info()
-        if "runtimePrecision" in info and _text(info["layerType"]) not in {"Const", "Input", "Output"}:
-            precision = _text(info["runtimePrecision"])
+    for layer_type, precision in nodes:
+        if layer_type not in {"Const", "Input", "Output"}:
             counts[precision] = counts.get(precision, 0) + 1
     return ",".join(sorted(counts, key=lambda key: -counts[key]))
 

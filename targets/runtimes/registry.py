@@ -33,6 +33,7 @@ class Entry:
 RUNTIMES: dict[str, Entry] = {
     "onnxruntime": Entry("targets.runtimes.onnxruntime", "OnnxRuntime", ("onnxruntime",)),
     "openvino": Entry("targets.runtimes.openvino", "OpenVINORuntime", ("openvino",)),
+    "tensorrt": Entry("targets.runtimes.tensorrt", "TensorRTRuntime", ("tensorrt",)),
     "tflite": Entry("targets.runtimes.tflite", "TFLiteRuntime", ("ai_edge_litert", "tflite_runtime")),
 }
 

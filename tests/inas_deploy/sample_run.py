@@ -1,7 +1,7 @@
 """Runs for the report tests: a small ONNX model that is really timed, and profiled by ONNX Runtime itself.
 
 What is not real is said in the record: sessions share one process, which the verdict names, and ``layout_sample`` is
-labelled as simulated.
+labelled as a stand-in.
 """
 
 from __future__ import annotations
@@ -244,7 +244,7 @@ def relabelled(run: BenchRun, label: str) -> BenchRun:
 
 
 def layout_sample(run: BenchRun) -> BenchRun:
-    """Many modules, layout and unplaced ops, a valid verdict: for looking at the page only, labelled as simulated."""
+    """Many modules, layout and unplaced ops, a valid verdict: for looking at the page only, labelled as a stand-in."""
     first = run.measurements[0]
     assert first.profile is not None
     ops = []
@@ -267,7 +267,7 @@ def layout_sample(run: BenchRun) -> BenchRun:
     total = sum(op.latency_us for op in ops)
     ops = [op.model_copy(update={"share": op.latency_us / total}) for op in ops]
     profile = OpProfile(
-        runtime="simulated",
+        runtime="invented",
         ops=tuple(ops),
         runs=200,
         unprofiled_us=total * 1.01,
@@ -278,7 +278,7 @@ def layout_sample(run: BenchRun) -> BenchRun:
         layout_share=sum(op.share for op in ops if op.kind == "layout"),
     )
     variant = first.variant.model_copy(
-        update={"label": "layout-sample @ nobody's phone", "stand_in": "simulated", "model_note": "invented op times"}
+        update={"label": "layout-sample @ nobody's phone", "stand_in": "recorded", "model_note": "invented op times"}
     )
     made_up = first.model_copy(update={"variant": variant, "profile": profile, "verdict": Verdict(status="valid")})
     return run.model_copy(update={"measurements": (made_up, *run.measurements)})

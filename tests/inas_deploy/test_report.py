@@ -161,11 +161,11 @@ def test_hostile_labels_stay_text_in_the_page():
 def test_stand_ins_are_loud_everywhere():
     run = layout_sample(real_run())
     page = Page(to_html(run))
-    assert page.text.count("STAND-IN: a simulated device; these figures are computed and were not measured.") == 2
-    assert "STAND-IN: simulated" in page.text
-    assert "STAND-IN: simulated" in to_markdown(run)
+    assert page.text.count("STAND-IN: a replayed recording, nothing was measured in this run.") == 2
+    assert "STAND-IN: recorded" in page.text
+    assert "STAND-IN: recorded" in to_markdown(run)
     assert to_markdown(run).index("STAND-IN") < to_markdown(run).index("p10 ms")
-    assert "STAND-IN: simulated" in " ".join(printed(bench_table(run)).split())
+    assert "STAND-IN: recorded" in " ".join(printed(bench_table(run)).split())
     assert "STAND-IN" not in to_html(real_run())
 
 

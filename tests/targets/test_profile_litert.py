@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from targets.errors import InvalidModel, MissingExtra, UnknownLayout
 from targets.profiles import litert_api
-from targets.profiles.litert import _notes, _partitions, _ports, _time, _Timing
+from targets.profiles.litert import _notes, _partitions, _time, _Timing, graph_ports
 from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel
 from targets.profiles.litert_events import BUILTIN_OP, EVENT_BYTES, Event, decode_events
@@ -213,7 +213,7 @@ def test_one_unforeseen_event_leaves_only_itself_open(converted):
     """Itself, and the exact origin of reshapes around it: XNNPACK may drop those of the file and add others."""
     folder, _ = converted
     model = TFLiteRuntime().load(tflite_artifact(folder / "last.tflite"), settings())
-    inputs, outputs = _ports(model.file)
+    inputs, outputs = graph_ports(model.file)
     with LiteRtModel(folder / "last.tflite", inputs, outputs, threads=1) as compiled:
         _, events = compiled.profiled_run()
     partitions = delegated_ops(model.interpreter, model.file)
@@ -270,7 +270,7 @@ def test_the_profiled_copy_computes_what_the_interpreter_does(mode):
     tensors = seeded_inputs(artifact, seed=5)
     plain.feed(tensors)
     plain.run()
-    inputs, outputs = _ports(plain.file)
+    inputs, outputs = graph_ports(plain.file)
     with LiteRtModel(TWO, inputs[::-1], outputs[::-1], threads=2, kernel_mode=mode) as compiled:
         compiled.feed(tensors)
         wall_us, events = compiled.profiled_run()
@@ -282,7 +282,7 @@ def test_the_profiled_copy_computes_what_the_interpreter_does(mode):
 
 
 def test_handles_are_given_back():
-    inputs, outputs = _ports(inspect_tflite(TINY))
+    inputs, outputs = graph_ports(inspect_tflite(TINY))
 
     def once():
         with LiteRtModel(TINY, inputs, outputs, threads=1) as compiled:
@@ -297,7 +297,7 @@ def test_handles_are_given_back():
 
 
 def test_another_version_is_refused(monkeypatch):
-    inputs, outputs = _ports(inspect_tflite(TINY))
+    inputs, outputs = graph_ports(inspect_tflite(TINY))
     litert_api._library.cache_clear()
     monkeypatch.setattr(litert_api, "version_of", lambda name: "9.9.9")
     with pytest.raises(UnknownLayout, match=r"ai-edge-litert 2\.3\.0.*9\.9\.9 is installed"):
@@ -549,7 +549,7 @@ def test_module_paths_come_from_tensor_names(name, op_type, module):
 
 def test_partitions_of_the_timed_and_the_profiled_copy_agree():
     model = TFLiteRuntime().load(tflite_artifact(TINY), settings())
-    inputs, outputs = _ports(model.file)
+    inputs, outputs = graph_ports(model.file)
     with LiteRtModel(TINY, inputs, outputs, threads=1) as compiled:
         _, events = compiled.profiled_run()
     stayed = {row.node for row in events if row.kind == 2}

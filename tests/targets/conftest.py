@@ -1,0 +1,3 @@
+"""Fixtures of all tests of this floor."""
+
+from tests.targets.postgres import postgres as postgres
