@@ -1,4 +1,4 @@
-"""The command line: ``inas-deploy bench | compare | report | devices | doctor``."""
+"""The command line: ``inas-deploy bench | compare | check | report | devices | doctor``."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typer.exceptions import TyperException
 
 from inas_deploy.commands import devices
 from inas_deploy.commands.bench import bench
+from inas_deploy.commands.check import check
 from inas_deploy.commands.compare import compare
 from inas_deploy.commands.doctor import doctor
 from inas_deploy.commands.report import report
@@ -31,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, compare, report, doctor):
+for command in (bench, compare, check, report, doctor):
     app.command()(command)
 app.add_typer(devices.app, name="devices")
 

@@ -105,11 +105,12 @@ class Gate:
         """Level of each variant's test, so that all together keep :data:`targets.compare.ALPHA`."""
         return ALPHA / max(1, sum(not match.same_file for match in self.matches))
 
-    def sessions(self, asked: int | None) -> int:
+    def sessions(self, asked: int | None, untested: int = 5) -> int:
         """Sessions a variant.
 
         Args:
             asked: What the person asked for.
+            untested: Sessions where every model is the baseline's own, so that nothing is tested.
 
         Raises:
             UsageError: If so few cannot reach the level of the test.
@@ -122,7 +123,7 @@ class Gate:
                 f"{asked} sessions cannot show {of} to be slower",
                 f"Take at least {least} (--sessions) or leave it out.",
             )
-        return asked or max(SESSIONS, least)
+        return asked or (untested if all(m.same_file for m in self.matches) else max(SESSIONS, least))
 
     def judge(self, run: BenchRun) -> GateResult:
         """Answer for every variant.

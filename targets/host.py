@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from dataclasses import dataclass
@@ -74,6 +75,16 @@ def temperature_c() -> float | None:
     readings = [_read(zone / "temp") for zone in sorted((_SYS / "class/thermal").glob("thermal_zone*"))]
     values = [int(r) / 1000 for r in readings if r and r.strip().lstrip("-").isdigit()]
     return max(values, default=None)
+
+
+def peak_rss_mb() -> float:
+    """Peak resident memory of this process in MiB.
+
+    From the kernel's own high-water mark: ``ru_maxrss`` begins with that of the process it was started from.
+    """
+    text = _read(_PROC / "self" / "status") or ""
+    found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) / 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class HostWatch:

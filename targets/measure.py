@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,9 +66,7 @@ def measure(
         KitError: If a model or a setting was refused. A profile that fails ends nothing: the measurement
             says why it is missing.
     """
-    if len({variant.key for variant in plan.variants}) < len(plan.variants):
-        raise UsageError("two of the variants are the same thing", "Name each model, runtime and device once.")
-    refuse_mixed(plan.variants)
+    _check(plan.variants)
     environment = capture_environment()
     run = store.unfinished(plan, environment) if resume else None
     total = len(plan.variants) * (plan.sessions + plan.per_op)
@@ -103,6 +101,12 @@ def measure(
         on_progress(Progress("profile", done, total, variant))
     store.finish(run.run_id)
     return assemble(store, run)
+
+
+def _check(variants: Sequence[Variant]) -> None:
+    if len({variant.key for variant in variants}) < len(variants):
+        raise UsageError("two of the variants are the same thing", "Name each model, runtime and device once.")
+    refuse_mixed(variants)
 
 
 def _profile(target: Target, job: Job) -> tuple[OpProfile | None, str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-import resource
 import signal
 import sys
 import time
@@ -21,7 +20,7 @@ import numpy as np
 
 from targets.errors import FailureKind, InvalidModel, KitError, SessionFailed, UsageError
 from targets.files import write_atomic
-from targets.host import HostWatch
+from targets.host import HostWatch, peak_rss_mb
 from targets.jobs import Answer, Failure, Job
 from targets.records import RunSettings, SessionRecord
 from targets.runtimes.registry import get_runtime
@@ -109,7 +108,7 @@ def time_session(job: Job) -> SessionRecord:
         warmup_ns=warm.samples_ns,
         samples_ns=tuple(samples_ns),
         steady=warm.steady,
-        peak_rss_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_rss_mb=peak_rss_mb(),
         cpu_per_wall=cpu_per_wall,
         host=host,
         settings=job.settings,

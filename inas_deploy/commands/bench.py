@@ -99,21 +99,15 @@ def bench(
 
     [bold]Examples[/bold]
 
-    inas-deploy bench
-
     inas-deploy bench --model net.onnx --runtime openvino --runtime onnxruntime
 
     inas-deploy bench --model net.onnx --shape input=1x3x224x224 --report out.html
 
     inas-deploy bench --model inas:smallest --model rival:u2net-small --runtime onnxruntime --runtime tflite
 
-    inas-deploy bench --model bisenetv2 --shape image=1x3x512x1024
-
     inas-deploy bench --target android --json > result.json
 
-    inas-deploy bench --model net.onnx --save-baseline baseline.json
-
-    inas-deploy bench --model net.onnx --baseline baseline.json --markdown gate.md
+    inas-deploy bench --model net.onnx --baseline old.json --save-baseline new.json --markdown gate.md
 
     inas-deploy bench --image photo.jpg
     """
@@ -121,8 +115,7 @@ def bench(
         raise UsageError("--image-out is given without --image", "Add --image PHOTO.")
     files = _Files(report, markdown, save_baseline, as_json)
     check_outputs(*files.written, keep=[store, image, inventory, baseline, *(model or [])])
-    known = load_inventory(inventory)
-    chosen = choose(known, target or ["local"])
+    chosen = choose(load_inventory(inventory), target or ["local"])
     with opened(chosen.devices, store, wait_s=wait, optional=chosen.optional, record=record) as targets:
         devices = [opened_one.device for opened_one in targets.values()]
         variants = _variants(model, devices, _How(runtime, precision, threads, sustained is not None), shape)
@@ -130,7 +123,7 @@ def bench(
         measured = (*variants, *(gate.extra if gate else ()))
         if sustained is not None:
             sessions, seconds = sessions or 1, sustained * 60
-        times = gate.sessions(sessions) if gate else sessions or DEFAULT_SESSIONS
+        times = gate.sessions(sessions, DEFAULT_SESSIONS) if gate else sessions or DEFAULT_SESSIONS
         plan = BenchPlan(variants=measured, sessions=times, seconds=seconds, per_op=per_op)
         # Before the measuring: what the model cannot draw is said at once.
         pictures = _pictures(image, image_out, [store, *files.written], variants, targets)

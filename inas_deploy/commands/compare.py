@@ -82,8 +82,6 @@ def compare(
 
     inas-deploy compare csnet-x1@onnxruntime csnet-x1@openvino --margin 5
 
-    inas-deploy compare rival:u2net-small inas:biggest
-
     inas-deploy compare net.onnx@openvino:fp32 net.onnx@openvino:bf16 --json
 
     inas-deploy compare new.onnx --baseline baseline.json

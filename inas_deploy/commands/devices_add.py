@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -48,6 +48,7 @@ def add(
     runtime: Annotated[str | None, typer.Option(help="onnxruntime, openvino, tensorrt or tflite.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="Group it belongs to. Repeatable.")] = None,
     key_file: Annotated[str | None, typer.Option(help="Private key, for ssh or adb.")] = None,
+    python: Annotated[str | None, typer.Option(help="Python of an ssh device, if it is not python3.")] = None,
     jump: Annotated[str | None, typer.Option(help="USER@HOST:PORT that ssh goes through.")] = None,
     fingerprint: Annotated[str | None, typer.Option(help="Host key to trust: SHA256:...")] = None,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Also run the health check.")] = True,
@@ -74,8 +75,8 @@ def add(
     given = [way for way in (address, adb, usb, virtual, simulated, recording) if way is not None]
     if len(given) > 1:
         raise UsageError("more than one device is named", _WAYS)
-    wishes: dict[str, Any] = {"profile": profile, "runtime": runtime, "tags": tag, "key_file": key_file, "jump": jump}
-    wishes = {key: value for key, value in wishes.items() if value}
+    asked = {"profile": profile, "runtime": runtime, "tags": tag, "key_file": key_file, "python": python, "jump": jump}
+    wishes: Entry = {key: value for key, value in asked.items() if value}
     if virtual is not None:
         device = _add_virtual(virtual, path, name or f"virtual-{virtual.value}", wishes)
     elif simulated is not None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from inas_deploy.models import ModelSource, artifact_for, resolve_model
+from search.onnx_exporters import OPSET
 from targets.drivers.registry import HERE, precisions_of
 from targets.errors import UsageError
 from targets.extras import require
@@ -22,6 +23,7 @@ from targets.onnx_files import parse_shape_option
 from targets.plan import make_variant
 from targets.records import Precision, RunSettings, Variant
 from targets.runtimes.registry import get_runtime
+from targets.tensorrt.versions import known_version, newest_opset
 
 DEFAULT_MODEL = "csnet-x1"
 DEFAULT_RUNTIME = "onnxruntime"
@@ -90,7 +92,15 @@ def load_model(text: str, shapes: Sequence[str] | None, device: Device = LOCAL) 
     """
     wanted = dict(parse_shape_option(shape) for shape in shapes or ()) or None
     with waiting(f"preparing {text} (an export is made once and kept)"):
-        return resolve_model(text, shapes=wanted, opset=device.opset)
+        return resolve_model(text, shapes=wanted, opset=device.opset or _newest_opset(device))
+
+
+def _newest_opset(device: Device) -> int | None:
+    """What the device's TensorRT reads at most where that is less than what the kit exports."""
+    if device.runtime != "tensorrt" or device.runtime_version is None:
+        return None
+    newest = newest_opset(known_version(device.runtime_version))
+    return newest if newest < OPSET else None
 
 
 def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:

@@ -20,7 +20,9 @@ from inas_deploy.saliency import (
     map_input_size,
     saliency_side_by_side,
 )
+from targets.errors import UsageError
 from targets.files import check_writable
+from targets.inventory import LOCAL
 from targets.opening import Target
 from targets.records import Variant
 from targets.session import run_inference
@@ -39,6 +41,8 @@ def check_pictures(image: Path, out: Path | None, variants: Sequence[Variant]) -
     """
     load_photo(image)
     for variant in variants:
+        if variant.device != LOCAL.name:
+            raise UsageError(f"--image is not run on device {variant.device!r}", "Add --target local, or leave it out.")
         map_input_size(variant.artifact.inputs, variant.artifact.layout)
     base = out or Path(f"{image.stem}-saliency.png")
     places: list[Path] = []

@@ -77,13 +77,15 @@ class _Doors:
     wait_s: float
     stack: ExitStack
     record: Path | None
-    leases: dict[str, Lease | None] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
 
     def open(self, device: Device) -> Target:
+        if device.label not in _REAL:
+            return self.stack.enter_context(open_target(device))
         key = device.lease_key
         self.health.check(key, device.name)
         if key not in self.leases:
-            self.leases[key] = self.stack.enter_context(self._lease(device)) if device.label in _REAL else None
+            self.leases[key] = self.stack.enter_context(self._lease(device))
         return self.stack.enter_context(open_target(device, self.leases[key], self.health, record=self.record))
 
     def _lease(self, device: Device) -> Lease:

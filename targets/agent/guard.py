@@ -4,6 +4,7 @@ It does nothing but wait, so that a runtime that holds the interpreter, or a sig
 cannot keep it from clearing up.
 """
 
+import contextlib
 import fcntl
 import os
 import select
@@ -92,12 +93,19 @@ def _watch(reading: int, parent: int, folder: Path, scratch: List[str], deadline
         elif host and 0 in ready and not os.read(0, 65536):
             why = "the host is gone"
     if why:
-        os.write(2, f"inas_agent: {why}\n".encode("ascii"))
+        _say(f"inas_agent: {why}\n")
         if os.getppid() == parent:
             os.kill(parent, signal.SIGKILL)
     for group in groups:
         _kill(group)
     _clear(folder, scratch)
+
+
+def _say(text: str) -> None:
+    """Tell the host if it still listens; nothing may keep the guard from clearing up."""
+    with contextlib.suppress(OSError):
+        os.set_blocking(2, False)
+        os.write(2, text.encode("ascii"))
 
 
 def _kill(group: int) -> None:
@@ -167,7 +175,7 @@ def try_claim(folder: Path, make: bool = False) -> Optional[int]:
     except OSError as error:
         if not make or isinstance(error, FileNotFoundError):
             return None
-        raise Refused(f"cannot make {folder}: {error.strerror}", fix="Free some space on the device.") from error
+        raise Refused(f"cannot make {folder}: {error.strerror}", fix="Check its owner and the free space.") from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(held).st_ino == os.stat(str(folder)).st_ino:  # noqa: PTH116  # not removed while we waited

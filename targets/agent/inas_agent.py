@@ -6,6 +6,7 @@ It ends itself, its tools and its session's folder when its standard input close
 folder, so that an answer lost on the way is fetched under the same session id and nothing is measured twice.
 """
 
+import errno
 import json
 import os
 import platform
@@ -104,6 +105,7 @@ def _perform(job: Dict[str, Any], folder: Path, guard: Guard) -> Dict[str, Any]:
         runtime = _runtime(job["runtime"])
         do = runtime.time_model if task == "time" else runtime.profile_model
         result.update(do(job, path, folder, sampler))
+    result["pid"] = os.getpid()
     result["readings"] = [before, *sampler.readings, reading("after")]
     return result
 
@@ -132,7 +134,8 @@ def _answer(job: Dict[str, Any], folder: Path, guard: Guard) -> str:
     except MemoryError:
         answer["failure"] = Refused("out of memory on the device", "out_of_memory", "Take a smaller input.").answer()
     except OSError as error:
-        answer["failure"] = Refused(f"{error.filename or 'the device'}: {error.strerror}").answer()
+        kind = "out_of_memory" if error.errno == errno.ENOMEM else "tool_error"
+        answer["failure"] = Refused(f"{error.filename or 'the device'}: {error.strerror}", kind).answer()
     answer["took_s"] = time.monotonic() - begin  # the device's wall clock may jump meanwhile
     text = json.dumps(answer, allow_nan=False)
     if "result" in answer and job["task"] in ("time", "tools"):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from targets.drivers import agent_jobs, agent_profiles, agent_records
+from targets.drivers import agent_benchmark_app, agent_jobs, agent_profiles, agent_records
 from targets.drivers.agent_answer import (
     About,
     AgentAnswer,
@@ -72,10 +72,12 @@ class AgentDriver:
         about = self._line.about()
         if self._runtime == "tensorrt":
             plan = self._plan(job, about)
-            answer, tools = self._tools(job, path, plan)
+            answer, tools = self._tools(job, path, plan.steps(), plan.build_timeout_s + plan.run_timeout_s)
             texts = texts_of([agent_records.tool_outcome(step, where=self._where) for step in tools.steps])
             figures = session_figures(texts, job, plan.notes)
             return agent_records.tensorrt_record(job, tools, about, figures, answer.took_s)
+        if self._runtime == "openvino" and agent_benchmark_app.is_benchmark_app(self._device.tool):
+            return self._by_benchmark_app(job, path, about)
         answer, sent = self._ask(job, path, self._task(job, path))
         result = checked(TimedResult, answer.result, where=self._where)
         agent_records.check_files(job, sent, result, where=self._where)
@@ -98,7 +100,7 @@ class AgentDriver:
             )
         if self._runtime == "tensorrt":
             plan = self._plan(job, self._line.about())
-            _, tools = self._tools(job, path, plan)
+            _, tools = self._tools(job, path, plan.steps(), plan.build_timeout_s + plan.run_timeout_s)
             outcomes = [agent_records.tool_outcome(step, where=where) for step in tools.steps]
             return trtexec.op_profile(texts_of(outcomes), job, plan.notes)
         if self._runtime == "openvino":
@@ -156,6 +158,14 @@ class AgentDriver:
         actual = agent_records.tflite_actual(job, result, inspect_tflite(path), where=self._where)
         return actual, agent_records.tflite_versions(result, about)
 
+    def _by_benchmark_app(self, job: Job, path: Path, about: About) -> SessionRecord:
+        check_onnx(path)
+        folder = self._line.session_folder(job.session_id)
+        steps = agent_benchmark_app.steps(job, str(self._device.tool), folder)
+        answer, tools = self._tools(job, path, steps, job.seconds * 20 + _GRACE_S)
+        outcome = agent_records.tool_outcome(tools.steps[0], where=self._where)
+        return agent_benchmark_app.record(job, tools, outcome, about, answer.took_s)
+
     def _profiled(self, job: Job, path: Path, sizes: list[int], events: int) -> OnnxRuntimeProfile:
         answer, sent = self._ask(job, path, agent_jobs.onnxruntime_profile(job, sizes, events))
         found = checked(OnnxRuntimeProfile, answer.result, where=self._where)
@@ -179,9 +189,11 @@ class AgentDriver:
         machine = facts.get("gpu") or facts.get("model") or "unknown"
         return Trtexec(program, str(version_of_banner(about.texts.get("trtexec", ""))), machine)
 
-    def _tools(self, job: Job, path: Path, plan: TensorrtCommands) -> tuple[AgentAnswer, ToolsResult]:
-        timeout_s = plan.build_timeout_s + plan.run_timeout_s + _GRACE_S
-        answer, sent = self._ask(job, path, {"task": "tools", "steps": plan.steps()}, timeout_s=timeout_s)
+    def _tools(
+        self, job: Job, path: Path, steps: Sequence[Mapping[str, Any]], timeout_s: float
+    ) -> tuple[AgentAnswer, ToolsResult]:
+        task = {"task": "tools", "steps": steps}
+        answer, sent = self._ask(job, path, task, timeout_s=timeout_s + _GRACE_S)
         result = checked(ToolsResult, answer.result, where=self._where)
         agent_records.check_files(job, sent, result, where=self._where)
         return answer, result

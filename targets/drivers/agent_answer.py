@@ -89,6 +89,7 @@ class Result(Frozen):
     """What every task on a model tells."""
 
     files: tuple[StagedFile, ...]
+    pid: int | None = None
     readings: tuple[RawReading, ...] = ()
     versions: Texts = Field(default_factory=dict)
 
@@ -126,7 +127,7 @@ class StepOutcome(Frozen):
 class ToolsResult(Result):
     """What a list of tools gave."""
 
-    steps: Annotated[tuple[StepOutcome, ...], Field(max_length=16)]
+    steps: Annotated[tuple[StepOutcome, ...], Field(min_length=1, max_length=16)]
     peak_rss_mb: Annotated[float, Field(ge=0)]
     host: HostSnapshot = HostSnapshot()
     cpu_per_wall: Annotated[float, Field(ge=0)] | None = None

@@ -35,10 +35,10 @@ class _Found:
     clocks_locked: bool | None = None
     unknown: list[str] = field(default_factory=list)
 
-    def number(self, place: str, text: str, scale: float, low: float, high: float) -> float | None:
+    def number(self, place: str, text: str, divisor: float, low: float, high: float) -> float | None:
         """A whole or decimal number in a plausible range; else a sentence in ``unknown``."""
         if re.fullmatch(r"-?\d{1,15}(?:\.\d{1,6})?", text):
-            value = float(text) * scale
+            value = float(text) / divisor
             if math.isfinite(value) and low <= value <= high:
                 return value
         self.unknown.append(f"{place} reads {printable(text, 40)!r}.")
@@ -89,13 +89,13 @@ def _files(files: dict[str, str], found: _Found) -> None:
         elif cpu := _CPU.fullmatch(path):
             if cpu[2] == "scaling_governor":
                 found.governors[cpu[1]] = printable(text, 40)
-            elif (mhz := found.number(path, text, 1e-3, 0, 20_000)) is not None:
+            elif (mhz := found.number(path, text, 1e3, 0, 20_000)) is not None:
                 found.clocks_mhz[cpu[1]] = mhz
         elif part := _DEVFREQ.fullmatch(path):
             name = "gpu" if _GPU_DEVICE.search(part[1]) else printable(part[1], 40)
             if part[2] == "governor":
                 found.governors[name] = printable(text, 40)
-            elif (mhz := found.number(path, text, 1e-6, 0, 20_000)) is not None:
+            elif (mhz := found.number(path, text, 1e6, 0, 20_000)) is not None:
                 found.clocks_mhz[name] = mhz
         elif rail := _RAIL.fullmatch(path):
             key = f"{rail[1]}:{rail[2] or rail[3]}"
@@ -103,7 +103,7 @@ def _files(files: dict[str, str], found: _Found) -> None:
     for number, zone_texts in sorted(zones.items()):
         name = printable(zone_texts.get("type", f"zone{number}"), 40)
         name = f"{name}-{number}" if name in found.temperatures_c else name
-        degrees = found.number(f"thermal zone {name}", zone_texts.get("temp", "nothing"), 1e-3, -60, 200)
+        degrees = found.number(f"thermal zone {name}", zone_texts.get("temp", "nothing"), 1e3, -60, 200)
         if degrees is not None:
             found.temperatures_c[name] = degrees
     for texts in rails.values():
@@ -124,7 +124,7 @@ def _smi(text: str, found: _Found) -> None:
     ):
         if value not in _ABSENT and (number := found.number(f"{name} of nvidia-smi", value, 1.0, 0, high)) is not None:
             kind[name] = number
-    if fields[3] not in _ABSENT and (watts := found.number("power.draw", fields[3], 1e3, 0, 1e7)) is not None:
+    if fields[3] not in _ABSENT and (watts := found.number("power.draw", fields[3], 1e-3, 0, 1e7)) is not None:
         found.power_mw["gpu"] = watts
     if re.fullmatch(r"P\d{1,2}", fields[4]):
         found.power_mode = fields[4]

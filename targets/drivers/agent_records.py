@@ -112,6 +112,7 @@ def timed_record(job: Job, result: TimedResult, about: About, actual: dict[str, 
     return SessionRecord(
         session_id=job.session_id,
         index=job.index,
+        pid=result.pid,
         started_at=now - timedelta(seconds=took_s),  # this host's clock: a board's own may be years off
         finished_at=now,
         load_ms=result.load_ms,
@@ -203,6 +204,7 @@ def tensorrt_record(
     return SessionRecord(
         session_id=job.session_id,
         index=job.index,
+        pid=result.pid,
         started_at=now - timedelta(seconds=took_s),
         finished_at=now,
         load_ms=figures.load_ms,

@@ -108,8 +108,8 @@ class PhoneDriver:
         answer = retry(lambda: self._time(job, prepared, flags, pace, trace))
         finished_at = datetime.now(UTC)
         after = retry(lambda: self._state(job, "after"))
-        figures = self._figures(answer, job, prepared, flags, pace)
         self._forget(job.session_id)
+        figures = self._figures(answer, job, prepared, flags, pace)
         return SessionRecord(
             session_id=job.session_id,
             index=job.index,
@@ -148,9 +148,6 @@ class PhoneDriver:
         best, tables = min(profiled, key=lambda pair: pair[0].summary.regular.avg_us)
         quickest_us = min(figures.summary.regular.avg_us for figures in plain)
         runs = Runs(best.summary.regular.count, quickest_us, best.summary.regular.avg_us)
-        for block in range(_BLOCKS):
-            self._forget(_run_id(job, f"plain {block}"))
-            self._forget(_run_id(job, f"profiled {block}"))
         return profile_of(tables, runs, inspect_tflite(job.artifact.path), job.settings)
 
     def close(self) -> None:
@@ -201,7 +198,9 @@ class PhoneDriver:
     def _again(
         self, retry: _Retry, run_id: str, job: Job, prepared: _Prepared, flags: list[str], pace: Pace
     ) -> ToolAnswer:
-        return retry(lambda: self._burst(run_id, job, prepared, flags, pace))
+        answer = retry(lambda: self._burst(run_id, job, prepared, flags, pace))
+        self._forget(run_id)
+        return answer
 
     def _command(self, job: Job, prepared: _Prepared, flags: list[str]) -> list[str]:
         return [*taskset_prefix(job.settings.pinned_cores), prepared.tool.path, *flags]
@@ -212,7 +211,7 @@ class PhoneDriver:
     def _forget(self, run_id: str) -> None:
         try:
             self._runs.forget(run_id)
-        except SessionFailed:  # the figures are safe here; what is left there goes when the driver is closed
+        except SessionFailed:  # the answer is safe here; what is left there goes when the driver is closed
             self._touched = True
 
 

@@ -21,6 +21,7 @@ ResultT = TypeVar("ResultT")
 Step = Callable[[Ledger, Moment], ResultT]
 
 _LONGEST_PAUSE_S = 2.0  # well under the life of a place in line
+_SHORT_S = 2.0  # patience where waiting longer would hold somebody up, and what is not done now runs out by itself
 
 
 class Book:
@@ -104,7 +105,7 @@ class Book:
         Raises:
             KitError: If the book cannot be read or written.
         """
-        patience_s = self.lease_s / 4  # the holder asks again
+        patience_s = min(_SHORT_S, self.lease_s / 4)  # the holder asks again
         return self.change(key, lambda ledger, now: ledger.renew(claim_id, now, self.lease_s), patience_s=patience_s)
 
     def drop(self, key: str, claim_id: str) -> None:
@@ -113,7 +114,7 @@ class Book:
         Raises:
             KitError: If the book cannot be read or written.
         """
-        self.change(key, lambda ledger, _: ledger.drop(claim_id), patience_s=self.lease_s / 4)
+        self.change(key, lambda ledger, _: ledger.drop(claim_id), patience_s=_SHORT_S)
 
     def _asking(self, claim: Claim) -> Step[tuple[int | None, Ledger]]:
         return lambda ledger, now: (ledger.ask(claim, now, self.lease_s), ledger.copy())

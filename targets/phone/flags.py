@@ -15,6 +15,9 @@ from targets.records import Precision, RunSettings
 from targets.runtimes.checks import choose
 from targets.runtimes.tflite import DELEGATES
 
+#: Numeric types the tool can be told to compute in; int8 is in the file itself.
+PRECISIONS = (Precision.FP32, Precision.FP16, Precision.INT8)
+
 WARMUP_RUNS = 10
 WARMUP_S = 1.0
 LONGEST_S = 30.0
@@ -58,8 +61,10 @@ def checked_options(settings: RunSettings) -> dict[str, str]:
         UsageError: If an option or the precision is not possible with this accelerator.
     """
     options = choose(settings, DELEGATES)
-    if settings.precision is Precision.BF16:
-        raise UsageError("benchmark_model cannot be told to compute in bf16", "Take fp32 or fp16 (--precision).")
+    if settings.precision not in PRECISIONS:
+        raise UsageError(
+            f"benchmark_model cannot be told to compute in {settings.precision.value}", "Take fp32 or fp16."
+        )
     if settings.accelerator != "cpu" and "delegate" in settings.options:
         raise UsageError(
             f"option delegate chooses CPU kernels and the accelerator is {settings.accelerator}", "Leave it out."

@@ -36,6 +36,7 @@ _BAD_MODEL = (
     "The model is not a valid Flatbuffer",
 )
 _NOT_STARTED = (126, 127)
+_LAST_CHARACTERS = 16_384
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,8 @@ def _precision(settings: RunSettings) -> str:
 
 
 def _failed(answer: ToolAnswer, label: str) -> KitError:
-    lines = [line for line in log_lines(answer.text) if line.strip()]
+    ends = f"{answer.stdout[-_LAST_CHARACTERS:]}\n{answer.stderr[-_LAST_CHARACTERS:]}"
+    lines = [line for line in log_lines(ends) if line.strip()]
     cause = next((line for line in lines if any(words in line for words in _BAD_MODEL)), "")
     if cause:
         return InvalidModel(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from targets.errors import FailureKind, SessionFailed, printable
 from targets.transports.base import Transport
 
-MAX_ANSWER_BYTES = 16 * 2**20
+MAX_ANSWER_BYTES = 4 * 2**20
 QUIET_S = 60
 """Seconds without a word from us after which a tool in the background is ended on the phone."""
 
@@ -29,23 +29,25 @@ done
 printf '\n@@%s end\n' "$id"
 """.replace("MAX_BYTES", str(MAX_ANSWER_BYTES))
 
+# A tool that prints without end is ended when its file is full: shells count 512 or 1,024 bytes a block.
+_BLOCKS = str(2**14)
 _RUN = (
     r"""
 folder=$1; id=$2; shift 2
 if [ ! -f "$folder/code" ]; then
   rm -rf "$folder"; mkdir -p "$folder" || exit 97
-  "$@" > "$folder/out" 2> "$folder/err" < /dev/null
+  ( ulimit -f BLOCKS 2>/dev/null; exec "$@" > "$folder/out" 2> "$folder/err" < /dev/null )
   echo $? > "$folder/code.part" && mv "$folder/code.part" "$folder/code" || exit 97
 fi
 """
     + _FETCH
-)
+).replace("BLOCKS", _BLOCKS)
 
 # Ends the tool, and itself, when nobody has changed the beat for a while: we are gone.
 _KEEPER = r"""
 folder=$1; shift
 echo $$ > "$folder/pid"
-( "$@" > "$folder/out" 2> "$folder/err" < /dev/null
+( ( ulimit -f BLOCKS 2>/dev/null; exec "$@" > "$folder/out" 2> "$folder/err" < /dev/null )
   echo $? > "$folder/code.part"; mv "$folder/code.part" "$folder/code" ) &
 last=; quiet=0
 while [ ! -f "$folder/code" ]; do
@@ -54,7 +56,7 @@ while [ ! -f "$folder/code" ]; do
   if [ "$beat" = "$last" ]; then quiet=$((quiet + 1)); else quiet=0; last=$beat; fi
   if [ "$quiet" -gt QUIET_S ]; then rm -rf "$folder"; kill -9 -$$; fi
 done
-""".replace("QUIET_S", str(QUIET_S))
+""".replace("QUIET_S", str(QUIET_S)).replace("BLOCKS", _BLOCKS)
 
 _START = r"""
 folder=$1; keeper=$2; shift 2

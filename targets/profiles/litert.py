@@ -83,6 +83,7 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
 
 def graph_ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
     """Inputs and outputs of a graph with the names that a signature may call them."""
+
     def ports(specs: Sequence[TensorSpec], tensors: tuple[int, ...], signature: dict[str, int]) -> list[Port]:
         found = []
         for spec, tensor in zip(specs, tensors, strict=True):

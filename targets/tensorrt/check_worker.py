@@ -9,6 +9,7 @@ from pathlib import Path
 from targets.errors import FailureKind, KitError
 from targets.extras import require
 from targets.files import write_atomic
+from targets.host import peak_rss_mb
 from targets.jobs import Failure
 from targets.tensorrt.build import BuildRequest, build_engine
 from targets.tensorrt.check import EXTRA, MODULE, CheckAnswer, CheckRequest
@@ -36,15 +37,8 @@ def answer_to(request: CheckRequest, stage: Path) -> CheckAnswer:
         failing=tuple(outcome.failing),
         messages=tuple(outcome.messages),
         versions={"tensorrt-rtx": str(trt.__version__)},
-        peak_rss_mb=_peak_rss_mb(),
+        peak_rss_mb=peak_rss_mb(),
     )
-
-
-def _peak_rss_mb() -> float | None:
-    """Peak resident memory of this program: unlike ``ru_maxrss``, not that of the process it was forked from."""
-    status = Path("/proc/self/status")
-    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Which numbers an ONNX file holds, and whether a TensorRT version can compute it in the precision asked for."""
+"""Which numbers an ONNX file holds, and whether a TensorRT version reads it and computes in the precision asked for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto
 
 from targets.errors import InvalidModel, UsageError
 from targets.records import Precision
-from targets.tensorrt.versions import TensorrtVersion
+from targets.tensorrt.versions import TensorrtVersion, newest_opset
 
 RANDOM_RANGES = (
     "The file holds no quantization (Q/DQ nodes) and no calibration was given: trtexec makes up the ranges of int8, "
@@ -27,10 +27,12 @@ class OnnxNumbers:
     Attributes:
         half: Whether weights, inputs or casts are 16-bit floating point.
         quantized: Whether there are QuantizeLinear or DequantizeLinear nodes.
+        opset: Version of the default operator set, 0 where the file tells none.
     """
 
     half: bool
     quantized: bool
+    opset: int = 0
 
     @property
     def precision(self) -> Precision:
@@ -55,7 +57,20 @@ def numbers_of(path: Path) -> OnnxNumbers:
     types = {tensor.data_type for tensor in model.graph.initializer}
     types |= {value.type.tensor_type.elem_type for value in model.graph.input}
     half = TensorProto.FLOAT16 in types or TensorProto.FLOAT16 in set(casts)
-    return OnnxNumbers(half, any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes))
+    quantized = any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in nodes)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    return OnnxNumbers(half, quantized, opset)
+
+
+def opset_notes(numbers: OnnxNumbers, version: TensorrtVersion) -> list[str]:
+    """One sentence where a file is of a newer opset than the version is documented to read, else nothing."""
+    newest = newest_opset(version)
+    if numbers.opset <= newest:
+        return []
+    return [
+        f"The file is of opset {numbers.opset}, and TensorRT {version.major}.{version.minor} is documented to read up "
+        f"to {newest}: write opset = {newest} for the device to export with that."
+    ]
 
 
 def check_precision(name: str, numbers: OnnxNumbers, precision: Precision, version: TensorrtVersion) -> list[str]:

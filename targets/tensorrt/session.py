@@ -18,9 +18,9 @@ from targets.jobs import Job
 from targets.runtimes.checks import choose
 from targets.tensorrt.flags import CHOICES, BuildFlags, build_arguments, run_arguments
 from targets.tensorrt.log import TrtexecLog, parse_log
-from targets.tensorrt.precision import check_precision, numbers_of
+from targets.tensorrt.precision import check_precision, numbers_of, opset_notes
 from targets.tensorrt.times import Iteration, parse_times
-from targets.tensorrt.versions import TensorrtVersion, known_version
+from targets.tensorrt.versions import TensorrtVersion, known_version, newest_opset, version_of_banner
 
 BUILD_TIMEOUT_S = 1800.0
 """Deadline of a build, seconds: a Jetson Nano tries kernels for many minutes."""
@@ -158,7 +158,8 @@ def commands(job: Job, tool: Trtexec, paths: DevicePaths, inventory_version: str
         raise UsageError("trtexec is run on the GPU by this kit, not on the DLA", "Use accelerator = 'gpu'.")
     flags = BuildFlags(version, job.settings.precision, choose(job.settings, CHOICES))
     model = Path(job.artifact.path)
-    notes = check_precision(model.name, numbers_of(model), flags.precision, version)
+    numbers = numbers_of(model)
+    notes = [*check_precision(model.name, numbers, flags.precision, version), *opset_notes(numbers, version)]
     key = engine_key(job.artifact.sha256, tool.device, flags)
     engine = f"{paths.engines}/{key}.plan"
     cache = f"{paths.engines}/{_digest([tool.device, str(version)])}.timing"
@@ -261,13 +262,21 @@ def failure_of(returncode: int, log: str, *, building: bool) -> SessionFailed:
         text = f"trtexec ran out of memory while {what} (status {returncode}): {told}"
         return SessionFailed(text, FailureKind.OUT_OF_MEMORY, "Take a smaller input, or option workspace_mib=256.")
     if building and _MODEL.search("\n".join(lines)):
-        fix = "Check the model with: inas-deploy check --model FILE"
+        fix = f"Check it with 'inas-deploy check', and its opset: {_opset_hint(log)}."
         return SessionFailed(f"trtexec cannot take the model: {told}", FailureKind.BAD_ARTIFACT, fix)
     if not building and _ENGINE.search("\n".join(lines)):
         fix = "Remove the engine on the device, so that it is built again: its TensorRT or GPU has changed."
         return SessionFailed(f"trtexec cannot load the engine: {told}", FailureKind.BAD_ARTIFACT, fix)
     text = f"trtexec ended with status {returncode} while {what}: {told}"
     return SessionFailed(text, FailureKind.TOOL_ERROR, "Run it by hand on the device to see all it prints.")
+
+
+def _opset_hint(log: str) -> str:
+    try:
+        version = version_of_banner(log)
+    except (UnknownLayout, UsageError):
+        return "old versions read old opsets only"
+    return f"TensorRT {version} is known to read up to opset {newest_opset(version)}"
 
 
 def _log_of(texts: Mapping[str, str]) -> TrtexecLog:

@@ -45,6 +45,19 @@ def known_version(text: str) -> TensorrtVersion:
     return _checked(TensorrtVersion(int(found[1]), int(found[2]), int(found[3] or 0)))
 
 
+def newest_opset(version: TensorrtVersion) -> int:
+    """Newest ONNX opset that a version's parser is documented to read.
+
+    Source: onnx/onnx-tensorrt, docs/operators.md of 8.2 (13), 8.5 (17) and 10.15 (24); in between, the older figure
+    stands, but for 10.0 to 10.14, which read what this kit exports (20).
+    """
+    if version < (8, 5):
+        return 13
+    if version < (10, 0):
+        return 17
+    return 20 if version < (10, 15) else 24
+
+
 def version_of_banner(text: str) -> TensorrtVersion:
     """The version in the first line that ``trtexec`` prints, whatever it is asked.
 

@@ -20,7 +20,7 @@ _GUARD = """
 T=$1 D=$2 W=$3
 end() {
     kill -9 "$W"
-    [ -s "$D/group" ] && kill -9 -"$(cat "$D/group")"
+    [ -s "$D/group" ] && kill -s KILL -- -"$(cat "$D/group")"
     for i in 1 2 3; do
         for e in $(grep -ls "INAS_RUN=$T" /proc/[0-9]*/environ); do p=${e%/environ}; kill -9 "${p#/proc/}"; done
     done
@@ -36,7 +36,9 @@ _RUN = """
 T=@TOKEN@ D=@FOLDER@ N=@LIMIT@ S=
 exec 3<&0 5>&1 2>/dev/null
 mkdir -p "$D" && echo $$ >"$D/wrapper" && : >>"$D/in" || { rm -rf "$D"; echo "$T folder"; exit; }
-( @EXPORTS@ case @PROGRAM@ in */*) [ -f @PROGRAM@ ] && [ -x @PROGRAM@ ];; *) command -v @PROGRAM@;; esac ) >/dev/null || { rm -rf "$D"; echo "$T program"; exit; }
+P=@PROGRAM@
+( @EXPORTS@ case $P in */*) [ -f "$P" ] && [ -x "$P" ];; *) command -v "$P";; esac ) >/dev/null ||
+    { rm -rf "$D"; echo "$T program"; exit; }
 command -v setsid >/dev/null && S=setsid
 $S sh -c @GUARD@ guard "$T" "$D" $$ @GUARD_S@ <&3 >/dev/null 3<&- 5>&- &
 g=$!
@@ -47,14 +49,14 @@ run() {
     exec >/dev/null 4>&-
     wait $p
     echo "$T status $?" >&5
-    kill -9 -$p
+    kill -s KILL -- -$p
 }
 { run 4>&1 1>&6 6>&- | head -c $N >"$D/err" || echo "$T full" >&5; } 6>&1 | head -c $N >"$D/out" || echo "$T full"
 o=$(wc -c <"$D/out") e=$(wc -c <"$D/err")
 echo "$T end $((o)) $((e))"
 cat "$D/out" "$D/err"
 rm -rf "$D"
-if [ "$S" ]; then kill -9 -$g; else kill -9 $g; fi
+if [ "$S" ]; then kill -s KILL -- -$g; else kill -9 $g; fi
 """
 
 _SETTLE = """
@@ -62,7 +64,7 @@ exec 2>/dev/null
 W=@WORK@
 end() {
     g=$(cat "$1/group")
-    [ "$g" ] && grep -qs "INAS_RUN=$2" "/proc/$g/environ" && kill -9 -"$g"
+    [ "$g" ] && grep -qs "INAS_RUN=$2" "/proc/$g/environ" && kill -s KILL -- -"$g"
     for i in 1 2 3; do
         for e in $(grep -ls "INAS_RUN=$2" /proc/[0-9]*/environ); do p=${e%/environ}; kill -9 "${p#/proc/}"; done
     done

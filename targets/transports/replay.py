@@ -54,6 +54,7 @@ class ReplayTransport:
         self.work_folder = self.header.work_folder
         self._next = 0
         self._same: dict[str, str] = {}
+        self._left: str | None = None  # why what is asked is not the recorded conversation any more
         self._open = True
 
     def run(
@@ -91,7 +92,8 @@ class ReplayTransport:
 
     def remove(self, remote: str) -> None:
         """Check that this was recorded; nothing is removed."""
-        self._answer(Step(call="remove", remote=remote))
+        if self._left is None:  # clearing up after another question than the recorded one is no second fault
+            self._answer(Step(call="remove", remote=remote))
 
     def close(self) -> None:
         """Refuse further calls."""
@@ -108,27 +110,28 @@ class ReplayTransport:
     def _answer(self, asked: Step) -> Step:
         if not self._open:
             raise DeviceUnavailable("the replay is closed", "Open the device again.")
-        place = f"recording {self._place}: step {self._next + 1}"
-        if self._next >= len(self._steps):
+        same = dict(self._same)
+        self._left = self._left or self._departure(asked, same)
+        if self._left is not None:
             raise SessionFailed(
-                f"{place}: the recording ends here, and this is asked: {asked.summary()}",
+                self._left,
                 FailureKind.TOOL_ERROR,
                 "Ask for what was recorded: the same models, settings and number of sessions.",
             )
         step = self._steps[self._next]
-        same = dict(self._same)
-        why = self._difference(step, asked, same)
-        if why:
-            raise SessionFailed(
-                f"{place} is not what is asked, {asked.summary()!r}: {why}",
-                FailureKind.TOOL_ERROR,
-                "Ask for what was recorded: the same models, settings and number of sessions.",
-            )
         self._same = same
         self._next += 1
         if step.error is not None:
             raise _raised_again(step.error)
         return step
+
+    def _departure(self, asked: Step, same: dict[str, str]) -> str | None:
+        """How the call leaves the recording; ``None`` where it is the next one."""
+        place = f"recording {self._place}: step {self._next + 1}"
+        if self._next >= len(self._steps):
+            return f"{place}: the recording ends here, and this is asked: {asked.summary()}"
+        why = self._difference(self._steps[self._next], asked, same)
+        return f"{place} is not what is asked, {asked.summary()!r}: {why}" if why else None
 
     def _difference(self, step: Step, asked: Step, same: dict[str, str]) -> str:
         """Why a call is not the recorded one, empty where it is; ``same`` learns what its variable parts are now."""

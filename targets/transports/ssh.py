@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import selectors
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,7 @@ class SshTransport:
         self.device = device
         self._max_output_bytes = max_output_bytes
         self._open = True
+        self._reconnecting = threading.Lock()
         self._link = Link(device).open()
         assert self._link.guard is not None
         self.work_folder = self._link.guard.work_folder
@@ -57,13 +59,14 @@ class SshTransport:
         """
         if not self._open:
             raise DeviceUnavailable(f"the connection to device {self.device.name!r} is closed", "Open it again.")
-        if not self._link.alive:
-            self._link.cut()
-            try:
-                self._link = Link(self.device).open()
-            except Unreachable as error:
-                raise SessionFailed(error.what, FailureKind.LOST_DEVICE, error.fix) from error
-        return self._link
+        with self._reconnecting:
+            if not self._link.alive:
+                self._link.cut()
+                try:
+                    self._link = Link(self.device).open()
+                except Unreachable as error:
+                    raise SessionFailed(error.what, FailureKind.LOST_DEVICE, error.fix) from error
+            return self._link
 
     def run(
         self,
@@ -165,7 +168,7 @@ def _end(link: Link, number: str, channel: Any) -> None:
     guard = link.guard
     try:
         if guard is not None and link.alive:
-            with link.lock:
+            with link.guard_lock:
                 guard.end(number)
         channel.close()
     except wire_errors():

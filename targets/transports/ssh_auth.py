@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +34,7 @@ class Identities:
     tried: list[str] = field(default_factory=list)
     _agent: Any = None
 
-    def keys(self) -> Iterator[Any]:
+    def candidates(self) -> Iterator[Any]:
         """Keys that can sign.
 
         Raises:
@@ -117,9 +119,6 @@ def load_key(path: Path) -> Any:
 
 def _public_blob(path: Path) -> bytes:
     """The public half that lies beside a private key, in the protocol's form; empty where there is none."""
-    import base64
-    import binascii
-
     try:
         return base64.b64decode(path.with_name(f"{path.name}.pub").read_text(encoding="utf-8").split()[1])
     except (OSError, IndexError, ValueError, binascii.Error):

@@ -228,11 +228,12 @@ def _size_of(transport: SshTransport, link: Link, remote: str, what: str) -> int
 
 
 def _download(link: Link, remote: str, size: int, write: Callable[[bytes], object], what: str) -> str:
-    """Read as many bytes as were announced and not one more; an ``OSError`` of ``write`` comes out as itself."""
+    """Read as many bytes as were announced and not one more; an ``OSError`` of ``write`` comes out as itself.
+
+    One request at a time: paramiko's reading ahead leaves a thread that prints its traceback where a connection breaks.
+    """
     digest, left, failed = hashlib.sha256(), size, None
     with _answers(link, what, seconds_for(size)), link.lock, link.sftp().open(_name(remote), "rb") as file:
-        if size:
-            file.prefetch(size, max_concurrent_requests=64)
         while left and failed is None:
             chunk = file.read(min(_CHUNK, left))
             if not chunk:

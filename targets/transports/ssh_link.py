@@ -112,7 +112,8 @@ class Link:
         self._transports: list[Any] = []
         self._sockets: list[Any] = []
         self._sftp: Any = None
-        self.lock = threading.RLock()
+        self.lock = threading.RLock()  # one talk with the sftp server at a time
+        self.guard_lock = threading.Lock()  # and one with the guard, which must not wait for a long copy
         self.guard: Guard | None = None
 
     def open(self) -> Self:
@@ -146,11 +147,12 @@ class Link:
         seconds = self._device.connect_timeout_s
         where = f"device {self._device.name!r} ({printable(self._device.host or '')})"
         watchdog, opened = Watchdog(seconds, self), False
+        refusals: tuple[type[Exception], ...] = (DeviceUnavailable, *wire_errors())
         try:
             with watchdog:
                 yield
             opened = True
-        except (*wire_errors(), DeviceUnavailable) as error:
+        except refusals as error:
             if watchdog.expired:
                 raise Unreachable(
                     f"{where} did not answer within {seconds:g} s", "Is it on? If it is slow, raise connect_timeout_s."
@@ -229,7 +231,7 @@ class Link:
     def close(self) -> None:
         """Let the guard clear up, then close; a connection that is broken already is no failure here."""
         if self.alive and self.guard is not None:
-            with contextlib.suppress(*wire_errors()), Watchdog(_LEAVE_S, self), self.lock:
+            with contextlib.suppress(*wire_errors()), Watchdog(_LEAVE_S, self), self.guard_lock:
                 self.guard.leave()
         self.cut()
 
@@ -271,7 +273,7 @@ def _prefer_known(transport: Any, device: Device, name: str) -> None:
 def _log_in(transport: Any, hop: Hop, device: Device) -> None:
     identities, rejected = Identities(device), 0
     try:
-        for key in identities.keys():
+        for key in identities.candidates():
             error = _wait(transport, lambda event, key=key: transport.auth_publickey(hop.user, key, event))
             if transport.is_authenticated():
                 return

@@ -1,7 +1,8 @@
 """A virtual board: a real sshd on this machine's loopback, as an ``ssh`` device that runs real runtimes.
 
 The server runs as whoever starts it, with its own configuration and fresh keys in one folder; nothing of the system's
-own ssh server is read or changed. The board has a home folder of its own, so that nobody's shell start files play a part.
+own ssh server is read or changed. The board has a home folder of its own, so that nobody's shell start files play a
+part.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """Small things the tests over ssh share."""
 
-import os
 import time
 from pathlib import Path
 
@@ -46,4 +45,4 @@ def leftovers(folder):
 
 
 def descriptors():
-    return len(os.listdir("/proc/self/fd"))
+    return len(list(Path("/proc/self/fd").iterdir()))

@@ -139,10 +139,10 @@ def test_what_a_command_leaves_in_its_group_is_ended_with_it(there):
     assert 1 <= len(running(there, "cat >/dev/null")) <= one_run
 
 
-@pytest.mark.parametrize("argv", [["yes"], ["sh", "-c", "yes >&2"], ["cat", "/dev/zero"], ["sh", "-c", "yes|tee /dev/stderr"]])
-def test_output_without_end_is_stopped(there, argv):
+@pytest.mark.parametrize("script", ["yes", "yes >&2", "cat /dev/zero", "yes | tee /dev/stderr"])
+def test_output_without_end_is_stopped(there, script):
     with pytest.raises(SessionFailed, match="printed more than") as caught:
-        there.run(argv, timeout_s=60)
+        there.run(["sh", "-c", script], timeout_s=60)
     assert caught.value.kind is FailureKind.TOOL_ERROR
     assert left(there) == []
 
@@ -162,9 +162,9 @@ def test_output_that_fills_the_disk_is_an_error_and_no_shorter_output(phone):
 
 
 def test_a_work_folder_that_cannot_be_made_is_an_error(phone):
-    with AdbTransport(phone.model_copy(update={"work_folder": "/usr/kit"})) as transport:
-        with pytest.raises(SessionFailed, match="cannot be made"):
-            transport.run(["true"], timeout_s=20)
+    device = phone.model_copy(update={"work_folder": "/usr/kit"})
+    with AdbTransport(device) as transport, pytest.raises(SessionFailed, match="cannot be made"):
+        transport.run(["true"], timeout_s=20)
 
 
 def test_two_transports_work_at_once(phone, there):

@@ -84,9 +84,8 @@ def test_the_phone_clears_up_by_itself_when_we_never_come_back(own, wire):
 def test_a_silent_wire_is_a_timeout(own, wire):
     relay, device = wire
     relay.fault = Fault("stall", after_bytes=2000, direction="down", seconds=8.0)
-    with AdbTransport(device) as transport:
-        with pytest.raises(SessionFailed, match="deadline") as caught:
-            transport.run(["sh", "-c", "head -c 9000 /dev/zero; sleep 4246"], timeout_s=1.0)
+    with AdbTransport(device) as transport, pytest.raises(SessionFailed, match="deadline") as caught:
+        transport.run(["sh", "-c", "head -c 9000 /dev/zero; sleep 4246"], timeout_s=1.0)
     assert caught.value.kind is FailureKind.TIMEOUT
     assert settles(own, "sleep 4246")
 
@@ -203,16 +202,18 @@ def test_a_key_that_is_no_longer_accepted_locks_us_out_and_another_lets_us_in(ow
 
 
 def test_two_phones_are_two(own, tmp_path):
-    with VirtualPhone(tmp_path / "second", "second") as other:
-        with AdbTransport(own.device) as one, AdbTransport(other.device) as two:
-            one.run(["touch", "/tmp/one"], timeout_s=20)
-            two.run(["touch", "/tmp/two"], timeout_s=20)
-            assert (one.run(["ls", "/tmp"], timeout_s=20).stdout, two.run(["ls", "/tmp"], timeout_s=20).stdout) == (
-                b"one\n",
-                b"two\n",
-            )
-            with pytest.raises(DeviceUnavailable, match="Accept the key"):
-                AdbTransport(own.device.model_copy(update={"key_file": other.device.key_file, "connect_timeout_s": 1.0}))
+    with (
+        VirtualPhone(tmp_path / "second", "second") as other,
+        AdbTransport(own.device) as one,
+        AdbTransport(other.device) as two,
+    ):
+        one.run(["touch", "/tmp/one"], timeout_s=20)
+        two.run(["touch", "/tmp/two"], timeout_s=20)
+        assert one.run(["ls", "/tmp"], timeout_s=20).stdout == b"one\n"
+        assert two.run(["ls", "/tmp"], timeout_s=20).stdout == b"two\n"
+        swapped = {"key_file": other.device.key_file, "connect_timeout_s": 1.0}
+        with pytest.raises(DeviceUnavailable, match="Accept the key"):
+            AdbTransport(own.device.model_copy(update=swapped))
 
 
 def test_a_phone_that_outlives_its_starter_is_found_and_stopped(tmp_path):

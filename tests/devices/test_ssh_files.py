@@ -117,8 +117,6 @@ def test_a_full_disk_is_named_and_leaves_nothing(board, tmp_path):
     (setup / "config").write_text(text.replace("sshd.pid", "none.pid"))
 
     def connect():
-        import socket
-
         ours, theirs = socket.socketpair()
         argv = ["unshare", "-m", "sh", "-c", script, "sh", str(small), str(setup)]
         subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
@@ -140,6 +138,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(board, tmp_path):
             there.remove(f"{small}/device/fill")
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_a_copy_that_is_cut_leaves_the_old_file_and_no_half_one(board, tmp_path, direction):
     (tmp_path / "new").write_bytes(os.urandom(2_000_000))
@@ -260,6 +259,33 @@ def test_what_was_pulled_is_an_ordinary_file(there, tmp_path):
     (folder / "a").chmod(0o6777)
     there.pull(f"{folder}/a", tmp_path / "a")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o644
+
+
+def test_a_long_copy_does_not_keep_a_command_waiting(board, tmp_path):
+    (tmp_path / "a").write_bytes(bytes(3_000_000))
+    with Relay(("127.0.0.1", 0), board.address) as relay:
+        relay.fault = Fault("throttle", after_bytes=20_000, direction="up", bytes_per_s=2_000_000)
+        with SshTransport(known_as(board, tmp_path, relay.port)) as there:
+            copy = threading.Thread(target=there.push, args=(tmp_path / "a", f"{there.work_folder}/slow"))
+            copy.start()
+            done = 0
+            while copy.is_alive():
+                assert there.run(["true"], timeout_s=60).returncode == 0
+                done += 1
+            copy.join()
+            assert done > 1
+            assert there.checksum(f"{there.work_folder}/slow") == sha(bytes(3_000_000))
+
+
+def test_a_checksum_is_the_file_s_or_an_error(there):
+    folder = fresh(there, "unreadable")
+    (folder / "a").write_bytes(b"x")
+    (folder / "a").chmod(0)
+    if os.access(folder / "a", os.R_OK):  # root reads everything
+        assert there.checksum(f"{folder}/a") == sha(b"x")
+    else:
+        with pytest.raises(SessionFailed, match="permission denied there"):
+            there.checksum(f"{folder}/a")
 
 
 def test_a_model_is_sent_once_under_its_hash(there, tmp_path, monkeypatch):

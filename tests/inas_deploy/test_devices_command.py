@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -23,6 +24,7 @@ def folder(tmp_path, monkeypatch):
     """An empty project, with leases, quarantines and virtual devices of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "160")
     return tmp_path
 
@@ -85,7 +87,7 @@ def test_a_virtual_board_is_added_checked_listed_and_stopped(capsys, folder):
         (folder / "other.toml").write_text(stranger)
         refused = devices(capsys, "check", "other", "--devices", "other.toml", code=3)
         assert "unknown ssh-ed25519 key SHA256:" in refused
-        right = refused.partition("key SHA256:")[2].split()[0]
+        right = refused.partition("key SHA256:")[2].split()[0].rstrip(".")
         wrong = devices(
             capsys, "accept", "other", "--devices", "other.toml", "--fingerprint", "SHA256:" + "A" * 43, code=2
         )
@@ -98,6 +100,12 @@ def test_a_virtual_board_is_added_checked_listed_and_stopped(capsys, folder):
         unknown = devices(capsys, "add", where, *key, code=3)
         assert "--fingerprint SHA256:" in unknown
         assert not (folder / "found.toml").exists()
+        told = devices(capsys, "add", where, *key, "--python", sys.executable, "--fingerprint", f"SHA256:{right}")
+        assert "found: added to found.toml" in told
+        found = load_inventory(folder / "found.toml").select("found")[0]
+        assert found.runtime in {"openvino", "onnxruntime"} or found.profile == "intel-core"
+        assert (found.host, found.port, found.stand_in) == (board.host, board.port, None)
+        assert oct((folder / ".ssh" / "known_hosts").stat().st_mode & 0o777) == "0o600"
     finally:
         assert "stopped" in devices(capsys, "stop", "virtual-board")
     assert (folder / "devices.toml").read_text() == ""

@@ -71,12 +71,12 @@ def test_a_package_that_hangs_is_stopped(monkeypatch):
 
 
 def test_a_runtime_that_refuses_the_model_is_not_called_fine(monkeypatch, tmp_path):
-    real = doctor_software._probe_artifact
+    real = doctor_software.probe_artifact
     broken = tmp_path / "x.onnx"
     broken.write_bytes(b"no model")
     monkeypatch.setattr(
         doctor_software,
-        "_probe_artifact",
+        "probe_artifact",
         lambda name, folder: real(name, folder).model_copy(update={"path": str(broken)}),
     )
     check = doctor_software._runtime("onnxruntime", "", ("onnxruntime",))

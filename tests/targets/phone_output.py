@@ -55,7 +55,9 @@ def table(title, rows, *, csv=False, start=False, name="Run Order") -> str:
     total = sum(mean * calls for _, mean, calls, _ in rows)
     lines = [title, f"{bar} {name} {bar}"]
     if csv:
-        lines.append("node type, " + ("start, " if start else "") + "first, avg_ms, %, cdf%, mem KB, times called, name")
+        lines.append(
+            "node type, " + ("start, " if start else "") + "first, avg_ms, %, cdf%, mem KB, times called, name"
+        )
     else:
         head = ["[node type]", *(["[start]"] if start else []), "[first]", "[avg ms]", "[%]", "[cdf%]", "[mem KB]"]
         lines.append("\t" + "\t".join([*head, "[times called]", "[Name]"]))

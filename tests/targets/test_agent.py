@@ -230,3 +230,13 @@ def test_no_job_is_no_answer(tmp_path):
     assert (process.returncode, process.stdout.read()) == (1, b"")
     assert "session_id must be 32 hexadecimal digits" in process.stderr.read().decode()
     assert json.dumps(files_in(tmp_path)) == '["inas_agent.pyz"]'
+
+
+def test_a_host_that_no_longer_listens_does_not_keep_the_guard_from_clearing_up(tmp_path):
+    process, tool, grandchild = stopped(tmp_path)
+    process.stderr.close()
+    process.stdout.close()
+    process.stdin.close()
+    assert gone(process.pid) and gone(tool) and gone(grandchild)
+    process.wait()
+    wait_for(lambda: not list((tmp_path / "work" / "sessions").iterdir()))

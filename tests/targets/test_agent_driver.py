@@ -352,3 +352,29 @@ def test_a_device_without_trtexec_says_where_it_goes(tmp_path):
     driver, _ = relayed(tmp_path / "work", unchanged, "tensorrt", tool="/nowhere/trtexec")
     with pytest.raises(DeviceUnavailable, match="name it with 'tool'"):
         driver.run_session(timing(chain(tmp_path), runtime="tensorrt", accelerator="gpu"))
+
+
+def test_benchmark_app_is_run_where_the_inventory_names_it(tmp_path):
+    program = Path(sys.executable).parent / "benchmark_app"
+    if not program.is_file():
+        pytest.skip("OpenVINO's benchmark_app is not installed beside this Python")
+    driver, transport = relayed(tmp_path / "work", unchanged, "openvino", tool=str(program))
+    session = driver.run_session(timing(chain(tmp_path), runtime="openvino"))
+    assert session.summary is not None and session.samples_ns == ()
+    assert session.summary.min_ms <= session.summary.p50_ms <= session.summary.max_ms
+    assert session.actual["-infer_precision"] == "f32" and session.actual["tool"] == "benchmark_app"
+    assert transport.runs.count("tools") == 1
+    driver.close()
+    assert models_only(tmp_path / "work")
+
+
+def test_a_benchmark_app_that_fails_is_told_in_its_own_words(tmp_path):
+    program = tmp_path / "benchmark_app"
+    program.write_text("#!/bin/sh\necho '[ ERROR ] no \033[31mluck'\nexit 1\n")
+    program.chmod(0o755)
+    driver, _ = relayed(tmp_path / "work", unchanged, "openvino", tool=str(program))
+    with pytest.raises(SessionFailed, match=r"ended with status 1: no .*luck") as caught:
+        driver.run_session(timing(chain(tmp_path), runtime="openvino"))
+    assert str(caught.value).isprintable()
+    driver.close()
+    assert models_only(tmp_path / "work")

@@ -132,6 +132,33 @@ def test_the_line_is_served_in_order_and_nobody_passes(book, place):
     assert order == [0, 1, 2, 3]
 
 
+def test_of_many_who_ask_at_once_one_has_it(place):
+    together = threading.Barrier(5)
+    keys = [f"phone{n}" for n in range(12)]
+    granted = []
+    for key in keys[::2]:  # known to the book already
+        open_book(place).acquire(key).release()
+
+    def ask():
+        book = open_book(place, lease_s=60)
+        for key in keys:
+            together.wait(60)
+            try:
+                granted.append((key, book.acquire(key)))
+            except DeviceUnavailable:
+                continue
+
+    threads = [threading.Thread(target=ask) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(key for key, _ in granted) == sorted(keys)
+    for _, lease in granted:
+        lease.check()
+        lease.release()
+
+
 def test_a_cancelled_wait_leaves_the_line(book, place):
     cancelled = threading.Event()
     refused = []

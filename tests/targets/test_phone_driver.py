@@ -149,8 +149,9 @@ def test_a_phone_that_stays_lost_is_tried_once_more(tmp_path):
         ("head -c 100000 /dev/urandom", FailureKind.TOOL_ERROR, "cannot be read"),
         ("printf '\\033[2J\\007'", FailureKind.TOOL_ERROR, "cannot be read"),
         ("exit 0", FailureKind.TOOL_ERROR, "cannot be read"),
+        ("[ $1 = --help ] && exit 1; yes", FailureKind.TOOL_ERROR, "signal 25"),
     ],
-    ids=["killed", "crash", "refusal", "half a line", "noise", "escapes", "silence"],
+    ids=["killed", "crash", "refusal", "half a line", "noise", "escapes", "silence", "endless"],
 )
 def test_a_tool_that_fails_gives_a_class_and_no_figure(tmp_path, tool, kind, words):
     phone = Phone(tmp_path, tool)

@@ -49,7 +49,9 @@ PARTS = [
      "Sigmoid (NC)"],
 ]  # fmt: skip
 INSIDE = [
-    ("DelegateOpInvoke", 20.5 + at, 1, f"Delegate/{tag}:{at}") for partition in PARTS for at, tag in enumerate(partition)
+    ("DelegateOpInvoke", 20.5 + at, 1, f"Delegate/{tag}:{at}")
+    for partition in PARTS
+    for at, tag in enumerate(partition)
 ]
 
 
@@ -140,7 +142,12 @@ def row(name, calls=1):
 
 def test_operators_that_share_a_row_are_told_apart():
     # Second partition: Conv:0 is new, Clamp:1 was added to the first one's row, Add:2 is new.
-    rows = [row("Delegate/Pad (X32):0"), row("Delegate/Clamp:1", 2), row("Delegate/Conv (F32):0"), row("Delegate/Add:2")]
+    rows = [
+        row("Delegate/Pad (X32):0"),
+        row("Delegate/Clamp:1", 2),
+        row("Delegate/Conv (F32):0"),
+        row("Delegate/Add:2"),
+    ]
     first, second = parts_of(rows, 2)
     assert [part.tag for part in first] == ["Pad (X32)", "Clamp"]
     assert [part.tag for part in second] == ["Conv (F32)", "Clamp", "Add"]
@@ -168,7 +175,7 @@ def test_rows_that_allow_no_answer_give_none(rows, partitions):
 
 def test_an_accelerator_that_was_not_applied_is_no_figure():
     report = parse_delegates("GPU acceleration is unsupported on this platform.")
-    with pytest.raises(SessionFailed, match="GPU delegate was not applied.*unsupported on this platform") as caught:
+    with pytest.raises(SessionFailed, match=r"GPU delegate was not applied.*unsupported on this platform") as caught:
         delegate_words(report, RunSettings(runtime="tflite", accelerator="gpu"), "xnnpack")
     assert caught.value.kind is FailureKind.TOOL_ERROR
     with pytest.raises(SessionFailed, match="does not say"):

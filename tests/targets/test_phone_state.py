@@ -1,4 +1,4 @@
-"""State of a phone, its cooling down, and what heat does to a verdict: the virtual phone's own files, changed at will."""
+"""State of a phone, its cooling down, and what heat does to a verdict; the files are the virtual phone's own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,9 @@ def test_an_unrooted_phone_says_what_was_not_controlled():
 
 
 def test_units_of_vendors_and_dead_sensors():
-    zones = "35500 thermal_zone0 cpu\n412 thermal_zone1 soc\n38 thermal_zone2 npu\n0 thermal_zone3 dead\n-274000 z4 off\n"
+    zones = (
+        "35500 thermal_zone0 cpu\n412 thermal_zone1 soc\n38 thermal_zone2 npu\n0 thermal_zone3 dead\n-274000 z4 off\n"
+    )
     text = f"@@user\n0\n@@zones\n{zones}x y\n@@gpu\n585000000\n@@end\n"
     reading = parse_state(text, "during", gpu=True)
     assert reading.temperatures_c == {"cpu": 35.5, "soc": 41.2, "npu": 38.0}
@@ -93,9 +95,7 @@ class Warm:
         self.now_c, self.step, self.percent, self.time_s, self.said = start, step, percent, 0.0, []
 
     def read(self):
-        reading = DeviceReading(
-            at=AT, phase="before", temperatures_c={"cpu": self.now_c}, battery_percent=self.percent
-        )
+        reading = DeviceReading(at=AT, phase="before", temperatures_c={"cpu": self.now_c}, battery_percent=self.percent)
         self.now_c -= self.step
         return reading
 

@@ -41,7 +41,9 @@ def test_percentiles_become_milliseconds():
 )
 def test_runs_without_spread_are_read(line, count):
     text = re.sub(r"count=241.*", line, LAYOUTS["old"])
-    text = text.replace("Warmup (avg): 4171.25", "Warmup (avg): 4171").replace("First inference: 4611", "First inference: 4171")
+    text = text.replace("Warmup (avg): 4171.25", "Warmup (avg): 4171").replace(
+        "First inference: 4611", "First inference: 4171"
+    )
     text = text.replace("at least 10 iterations", f"at least {count} iterations", 1)
     assert parse_summary(text).warmup.count == count
 

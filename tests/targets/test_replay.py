@@ -85,9 +85,9 @@ def test_what_was_not_recorded_is_refused_naming_the_step(tmp_path):
     again.run(["true"], timeout_s=10)
     with pytest.raises(SessionFailed, match=r"step 2 is not what is asked, 'run echo b.*recorded 'a.*', asked 'b"):
         again.run(["echo", "b" * 64], timeout_s=10)  # 64 digits name a model: another one has other figures
-    with pytest.raises(SessionFailed, match="step 2"):
-        again.checksum("/x")
-    assert again.run(["echo", "a" * 64], timeout_s=10).stdout == b"a" * 64 + b"\n"
+    with pytest.raises(SessionFailed, match="step 2"):  # what follows is no part of the recording either
+        again.run(["echo", "a" * 64], timeout_s=10)
+    again.remove("/anything")
 
 
 def test_another_model_is_refused_and_a_newer_agent_is_not(tmp_path):

@@ -108,7 +108,7 @@ def test_precision_flags_up_to_10(model):
     assert "--fp16" in plan(model, "10.13.0", precision=Precision.FP16).build
     int8 = plan(model, "8.6.1", precision=Precision.INT8)
     assert "--int8" in int8.build
-    assert int8.notes == (RANDOM_RANGES,)
+    assert int8.notes[0] == RANDOM_RANGES
     with pytest.raises(UsageError, match="fp16 ONNX file"):
         plan(model, "11.1.0", precision=Precision.FP16)
     with pytest.raises(UsageError, match="QuantizeLinear"):
@@ -128,6 +128,14 @@ def test_a_file_that_is_of_another_precision_already(tmp_path):
     for version in ("8.6.1", "11.0"):
         with pytest.raises(UsageError, match=r"half\.onnx"):
             check_precision("half.onnx", numbers, Precision.FP32, known_version(version))
+
+
+def test_a_newer_opset_than_the_version_reads_is_said(model):
+    assert "documented to read up to 13" in plan(model, "8.2.1").notes[0]  # the chain is of opset 18
+    assert "up to 17" in plan(model, "8.6.1").notes[0]
+    assert plan(model, "10.13.0").notes == ()
+    log = "&&&& RUNNING TensorRT.trtexec [TensorRT v8201] # trtexec\n[E] [TRT] ModelImporter.cpp: no importer\n"
+    assert "8.2.1 is known to read up to opset 13" in str(failure_of(1, log, building=True))
 
 
 def test_the_inventory_and_the_tool_have_to_agree(model):
