@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 CHANNELS, SIZE = 32, 24
 
 
-def write_chain(path: Path, blocks: int, *, seed: int = 0) -> None:
+def write_chain(path: Path, blocks: int, *, seed: int = 0, opset: int = 18) -> None:
     """Write a chain of equal 3x3 convolutions with ReLU.
 
     A chain of 22 blocks does exactly 10 % more work than one of 20: the way a slowdown is planted.
@@ -20,6 +20,7 @@ def write_chain(path: Path, blocks: int, *, seed: int = 0) -> None:
         path: Where to.
         blocks: Number of convolutions.
         seed: Seed of the weights.
+        opset: Operator set of the file.
     """
     draw = np.random.default_rng(seed)
     nodes, weights = [], []
@@ -39,6 +40,6 @@ def write_chain(path: Path, blocks: int, *, seed: int = 0) -> None:
         [helper.make_tensor_value_info(f"out{blocks - 1}", TensorProto.FLOAT, shape)],
         weights,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=7 if opset < 15 else 9)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))

@@ -1,8 +1,8 @@
 """What NVIDIA's tools on a Jetson print: ``tegrastats``, ``nvpmodel -q`` and ``jetson_clocks --show``.
 
 Two styles of ``tegrastats`` are known: JetPack 4 (``POM_5V_IN 2500/2300``, ``GR3D_FREQ 0%@76``) and JetPack 5 and 6
-(``VDD_IN 4985mW/4985mW``, ``GR3D_FREQ 0%@[305]``). Formats are those of NVIDIA's Jetson Linux Developer Guide,
-"Tegrastats Utility".
+(``VDD_IN 4985mW/4985mW``, ``GR3D_FREQ 0%@[305]``). No line of a real board was at hand when this was written: what does
+not fit is refused, never guessed at.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ class Fault:
         direction: Which way it happens.
         seconds: Length of a stall.
         bytes_per_s: Speed of a throttled connection.
+        once: Only on the next connection, and on none after it.
     """
 
     kind: Literal["cut", "stall", "throttle", "corrupt"]
@@ -35,6 +36,7 @@ class Fault:
     direction: Direction = "down"
     seconds: float = 0.0
     bytes_per_s: float = 65_536.0
+    once: bool = False
 
 
 class Relay:
@@ -50,6 +52,8 @@ class Relay:
         port: Port it listens on.
         fault: See above.
         accepted: Connections accepted so far.
+        passed: Bytes passed on so far, by direction.
+        harmed: Times that a fault came to pass.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class Relay:
     ) -> None:
         self.fault = fault
         self.accepted = 0
+        self.passed: dict[Direction, int] = {"up": 0, "down": 0}
+        self.harmed = 0
         self._connect = connect
         self._listener = listen if isinstance(listen, socket.socket) else socket.create_server(listen)
         self.port: int = self._listener.getsockname()[1]
@@ -102,7 +108,10 @@ class Relay:
             except OSError:  # the client was gone before we looked, or we close
                 continue
             self.accepted += 1
-            threading.Thread(target=self._serve, args=(client, self.fault), daemon=True).start()
+            fault = self.fault
+            if fault is not None and fault.once:
+                self.fault = None
+            threading.Thread(target=self._serve, args=(client, fault), daemon=True).start()
 
     def _serve(self, client: socket.socket, fault: Fault | None) -> None:
         client.setblocking(True)
@@ -118,30 +127,31 @@ class Relay:
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with self._lock:
             self._live |= {client, server}
-        up = threading.Thread(target=_pump, args=(client, server, "up", fault), daemon=True)
+        up = threading.Thread(target=self._pump, args=(client, server, "up", fault), daemon=True)
         up.start()
-        _pump(server, client, "down", fault)
+        self._pump(server, client, "down", fault)
         up.join()
         with self._lock:
             self._live -= {client, server}
         client.close()
         server.close()
 
-
-def _pump(source: socket.socket, sink: socket.socket, direction: Direction, fault: Fault | None) -> None:
-    """Pass bytes on until one end closes; then both are shut, for neither protocol uses half-open connections."""
-    mine = fault if fault is not None and fault.direction == direction else None
-    passed = 0
-    with contextlib.suppress(OSError):  # a reset is an end like any other
-        while data := source.recv(_CHUNK):
-            if mine is not None and passed + len(data) > mine.after_bytes:
-                _pass_faulty(sink, data, mine, passed)
-            else:
-                sink.sendall(data)
-            passed += len(data)
-    for end in (source, sink):
-        with contextlib.suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+    def _pump(self, source: socket.socket, sink: socket.socket, direction: Direction, fault: Fault | None) -> None:
+        """Pass bytes on until one end closes; then both are shut, for neither protocol uses half-open connections."""
+        mine = fault if fault is not None and fault.direction == direction else None
+        passed = 0
+        with contextlib.suppress(OSError):  # a reset is an end like any other
+            while data := source.recv(_CHUNK):
+                if mine is not None and passed + len(data) > mine.after_bytes:
+                    self.harmed += passed <= mine.after_bytes
+                    _pass_faulty(sink, data, mine, passed)
+                else:
+                    sink.sendall(data)
+                passed += len(data)
+                self.passed[direction] += len(data)
+        for end in (source, sink):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
 
 def _pass_faulty(sink: socket.socket, data: bytes, fault: Fault, passed: int) -> None:

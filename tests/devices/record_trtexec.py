@@ -11,16 +11,23 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.chain import write_chain
+
 HERE = Path(__file__).resolve().parent
 PLACE = HERE / "recordings" / "trtexec-8.2.1.jsonl"
 BOARD = Path("/tmp/inas-board")  # stands in the recording, so it is the same everywhere
-BENCH = ("--target", "board", "--model", "csnet-x1", "--sessions", "3", "--seconds", "1")
+BENCH = ("--target", "board", "--model", "chain.onnx", "--sessions", "3", "--seconds", "1")
 ENTRY = """
 runtime = "tensorrt"
 runtime_version = "8.2"
 accelerator = "gpu"
 tool = "/tmp/inas-board/bin/trtexec"
 """
+
+
+def write_model(folder):
+    """The model that was recorded: the same bytes everywhere, whatever exports the kit's own networks."""
+    write_chain(folder / "chain.onnx", 4, opset=13)
 
 
 def main():
@@ -32,6 +39,7 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         entry = f'[devices.board]\ntransport = "local"\nwork_folder = "{BOARD}/work"\nstand_in = "virtual"{ENTRY}'
         Path(folder, "devices.toml").write_text(entry)
+        write_model(Path(folder))
         command = [sys.executable, "-m", "inas_deploy", "bench", *BENCH, "--record", str(PLACE)]
         subprocess.run([*command, "--store", "live.sqlite"], cwd=folder, check=True)
     shutil.rmtree(BOARD)

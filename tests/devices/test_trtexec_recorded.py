@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from targets.transports.conversation import read_conversation
-from tests.devices.record_trtexec import BENCH, ENTRY, PLACE
+from tests.devices.record_trtexec import BENCH, ENTRY, PLACE, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
 AGAIN = "if the agent's wire has changed on purpose: python -m tests.devices.record_trtexec"
@@ -17,6 +17,7 @@ def bench(folder, *more):
     entry = f'[devices.board]\ntransport = "replay"\nrecording = "{folder / PLACE.name}"{ENTRY}'
     (folder / PLACE.name).write_bytes(PLACE.read_bytes())
     (folder / "devices.toml").write_text(entry)
+    write_model(folder)
     command = [sys.executable, "-m", "inas_deploy", "bench", *BENCH, "--store", "replayed.sqlite", *more]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder), "XDG_STATE_HOME": str(folder / "state")}
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
@@ -43,6 +44,7 @@ def test_another_version_than_the_recorded_one_is_refused(tmp_path):
     (tmp_path / PLACE.name).write_bytes(PLACE.read_bytes())
     text = f'[devices.board]\ntransport = "replay"\nrecording = "{tmp_path / PLACE.name}"{entry}'
     (tmp_path / "devices.toml").write_text(text)
+    write_model(tmp_path)
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path / "state")}
     command = [sys.executable, "-m", "inas_deploy", "bench", *BENCH, "--store", "replayed.sqlite"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
