@@ -39,7 +39,7 @@ class DevicePaths:
     Attributes:
         model: The ONNX file, its external data beside it.
         engines: Folder that keeps engines and timing caches.
-        session: Folder of this session.
+        session: Folder of the session.
     """
 
     model: str

@@ -68,21 +68,20 @@ class AdbConnection:
         self._link.deadline, self._link.budget_bytes = time.monotonic() + limit_s, _SLACK_BYTES
         self._link.pushing = False
         adb = self._module.AdbDevice(self._link, None, _BANNER)
-        try:
-            with self._translated():
-                adb.connect(
-                    rsa_keys=signers,
-                    transport_timeout_s=_FOREVER_S,
-                    auth_timeout_s=_FOREVER_S,
-                    read_timeout_s=_FOREVER_S,
-                    auth_callback=lambda _: asked.append(True),
-                )
-        except (LinkLate, LinkLost, LinkFlooded, OSError) as error:
-            self._link.close()
-            raise self._not_opened(error, bool(asked)) from error
-        except BaseException:
-            self._link.close()
-            raise
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._link.close)  # whatever goes wrong, Ctrl-C included
+            try:
+                with self._translated():
+                    adb.connect(
+                        rsa_keys=signers,
+                        transport_timeout_s=_FOREVER_S,
+                        auth_timeout_s=_FOREVER_S,
+                        read_timeout_s=_FOREVER_S,
+                        auth_callback=lambda _: asked.append(True),
+                    )
+            except (LinkLate, LinkLost, LinkFlooded, OSError) as error:
+                raise self._not_opened(error, bool(asked)) from error
+            undo.pop_all()
         self._adb = adb
 
     def drop(self) -> None:
@@ -124,12 +123,11 @@ class AdbConnection:
         self.open()
         self._link.deadline, self._link.pushing = time.monotonic() + timeout_s, False
         self._link.budget_bytes = limit_bytes + limit_bytes // 50 + _SLACK_BYTES  # packet headers are under 2 %
-        try:
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.drop)  # on any error and on Ctrl-C: a half-read connection is good for nothing
             with self._translated():
                 yield self._adb
-        except BaseException:  # also on Ctrl-C: a half-read connection is good for nothing
-            self.drop()
-            raise
+            undo.pop_all()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:

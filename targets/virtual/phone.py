@@ -7,6 +7,7 @@ and changed from outside.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -198,11 +199,10 @@ def _start(folder: Path, name: str, *, detached: bool) -> tuple[subprocess.Popen
                 env={**os.environ, "PATH": _search_path(), "PYTHONPATH": str(_package_parent())},
                 cwd="/",
             )
-    try:
+    with contextlib.ExitStack() as undo:
+        undo.callback(_end, process)
         _answer(process, folder, _START_S)
-    except BaseException:
-        _end(process)
-        raise
+        undo.pop_all()
     if detached and process.stdout is not None:
         process.stdout.close()
     return process, _device(name, port, key)

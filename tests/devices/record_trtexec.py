@@ -37,7 +37,7 @@ def main():
     tool.write_text(f'#!/bin/sh\nTRTEXEC_VERSION=8.2.1 exec {sys.executable} {HERE / "trtexec_stand_in.py"} "$@"\n')
     tool.chmod(0o755)
     with tempfile.TemporaryDirectory() as folder:
-        entry = f'[devices.board]\ntransport = "local"\nwork_folder = "{BOARD}/work"\nstand_in = "virtual"{ENTRY}'
+        entry = f'[devices.board]\ntransport = "local"\nwork_folder = "{BOARD}/files"\nstand_in = "virtual"{ENTRY}'
         Path(folder, "devices.toml").write_text(entry)
         write_model(Path(folder))
         command = [sys.executable, "-m", "inas_deploy", "bench", *BENCH, "--record", str(PLACE)]

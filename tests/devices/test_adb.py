@@ -10,6 +10,7 @@ from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageE
 from targets.transports.adb import AdbTransport
 from targets.transports.adb_keys import ensure_key
 from targets.transports.registry import open_transport
+from tests.devices.ssh_making import comes
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_what_a_command_leaves_in_its_group_is_ended_with_it(there):
     one_run = len(running(there, "cat >/dev/null"))  # the looking run's own script and guard
     assert there.run(["sh", "-c", "sleep 4243.1 & echo hi"], timeout_s=20).stdout == b"hi\n"
     assert gone(there, "sleep 4243")
-    assert 1 <= len(running(there, "cat >/dev/null")) <= one_run
+    assert comes(lambda: 1 <= len(running(there, "cat >/dev/null")) <= one_run)
 
 
 @pytest.mark.parametrize("script", ["yes", "yes >&2", "cat /dev/zero", "yes | tee /dev/stderr"])
