@@ -18,7 +18,7 @@ from targets.errors import UnknownLayout, printable
 INPUT_RAILS = ("VDD_IN", "POM_5V_IN")
 """Rails that feed the whole module; a board without one tells no energy."""
 
-_RAIL_NAME = re.compile(r"(?:VDD|POM|VIN|VDDQ)_[A-Z0-9_]*$")
+_RAIL_NAME = re.compile(r"(?:VDD|POM|VIN|VDDQ)_[A-Z0-9_]{0,40}$")
 _RAIL_VALUE = re.compile(r"(\d{1,6})(mW)?/(\d{1,6})(mW)?$")
 _TEMPERATURE = re.compile(r"([A-Za-z][A-Za-z0-9_]{0,31})@(-?\d{1,3}(?:\.\d{1,3})?)C$")
 _GPU = re.compile(r"(\d{1,3})%(?:@(?:\[(\d{1,4}(?:,\d{1,4})*)\]|(\d{1,4})))?$")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from targets.frozen import Frozen
 
@@ -54,7 +53,7 @@ class DeviceReading(Frozen):
         unknown: What could not be read or controlled, one sentence each.
     """
 
-    at: datetime
+    at: AwareDatetime
     phase: Literal["before", "during", "after"]
     temperatures_c: dict[str, float] = Field(default_factory=dict)
     clocks_mhz: dict[str, float] = Field(default_factory=dict)

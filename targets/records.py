@@ -108,7 +108,7 @@ class SessionRecord(Frozen):
         summary: The tool's own summary, where it tells no single inferences.
         steady: Whether warm-up reached a steady state before its deadline; ``None`` where the tool warms up unseen.
         peak_rss_mb: Peak resident memory of the process.
-        cpu_per_wall: CPU time over wall time in the timed part (threads really used).
+        cpu_per_wall: CPU time over wall time in the timed part (threads really used); absent where a GPU computes.
         host: What else the machine did.
         readings: State of a phone or board before, during and after.
         energy_mj: Energy an inference, millijoules, where the device measures its power.

@@ -99,5 +99,10 @@ class HostWatch:
 
 
 def peak_rss_mb(who: int = resource.RUSAGE_SELF) -> float:
-    """Peak resident memory, MiB."""
+    """Peak resident memory, MiB; of this process the kernel's own mark, for ``ru_maxrss`` begins with its parent's."""
+    if who == resource.RUSAGE_SELF:
+        for line in (read_text(_PROC / "self" / "status") or "").splitlines():
+            fields = line.split()
+            if len(fields) == 3 and fields[0] == "VmHWM:" and fields[1].isdigit():
+                return int(fields[1]) / 1024.0
     return resource.getrusage(who).ru_maxrss / 1024.0

@@ -65,8 +65,8 @@ def _pin(job: Dict[str, Any]) -> None:
         ) from error
 
 
-def _sweep(sessions: Path) -> Dict[str, Any]:
-    """Remove the folders of agents that are gone; finished answers stay for a day."""
+def _sweep(sessions: Path, keep_s: float = _KEEP_ANSWER_S) -> Dict[str, Any]:
+    """Remove the folders of agents that are gone; finished answers stay for a day unless told otherwise."""
     removed = 0
     for folder in sorted(sessions.glob("*")) if sessions.is_dir() else []:
         if not _HEX32.match(folder.name):
@@ -75,7 +75,7 @@ def _sweep(sessions: Path) -> Dict[str, Any]:
         if held is None:
             continue
         answer = folder / ANSWER
-        if answer.is_file() and abs(time.time() - answer.stat().st_mtime) > _KEEP_ANSWER_S:
+        if answer.is_file() and abs(time.time() - answer.stat().st_mtime) >= keep_s:
             remove_file(answer)
         clear_folder(folder)
         removed += not folder.exists()
@@ -86,7 +86,7 @@ def _sweep(sessions: Path) -> Dict[str, Any]:
 def _perform(job: Dict[str, Any], folder: Path, guard: Guard) -> Dict[str, Any]:
     task = job["task"]
     if task == "hello":
-        _sweep(folder.parent)
+        _sweep(folder.parent, keep_s=0.0)  # a new holder of the device: whoever was to fetch an answer is gone
         return about(job, guard)
     if task == "sweep":
         return _sweep(folder.parent)

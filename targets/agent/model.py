@@ -22,7 +22,7 @@ def stage_model(model: Dict[str, Any], folder: Path) -> List[Dict[str, str]]:
     Raises:
         Refused: If a file is missing or is not the one that was sent.
     """
-    found = []
+    staged = []
     for file in model["files"]:
         name, source = Path(file["name"]), Path(file["path"])
         if name.is_absolute() or ".." in name.parts or not name.parts:
@@ -33,6 +33,12 @@ def stage_model(model: Dict[str, Any], folder: Path) -> List[Dict[str, str]]:
             if place.exists():
                 place.unlink()
             _link(source, place)
+        except OSError as error:
+            raise Refused(f"cannot read {source} on the device: {error.strerror}") from error
+        staged.append((file, source, place))
+    found = []
+    for file, source, place in staged:  # only now: a later file may have taken the place of an earlier one
+        try:
             digest = _sha256(place)
         except OSError as error:
             raise Refused(f"cannot read {source} on the device: {error.strerror}") from error

@@ -72,9 +72,9 @@ class AgentDriver:
         about = self._line.about()
         if self._runtime == "tensorrt":
             plan = self._plan(job, about)
-            answer, tools = self._tools(job, path, plan.steps(), plan.build_timeout_s + plan.run_timeout_s)
-            texts = texts_of([agent_records.tool_outcome(step, where=self._where) for step in tools.steps])
-            figures = session_figures(texts, job, plan.notes)
+            timeout_s = plan.build_timeout_s + plan.run_timeout_s
+            answer, tools, outcomes = self._tools(job, path, plan.steps(), timeout_s)
+            figures = session_figures(texts_of(outcomes), job, plan.notes)
             return agent_records.tensorrt_record(job, tools, about, figures, answer.took_s)
         if self._runtime == "openvino" and agent_benchmark_app.is_benchmark_app(self._device.tool):
             return self._by_benchmark_app(job, path, about)
@@ -100,8 +100,7 @@ class AgentDriver:
             )
         if self._runtime == "tensorrt":
             plan = self._plan(job, self._line.about())
-            _, tools = self._tools(job, path, plan.steps(), plan.build_timeout_s + plan.run_timeout_s)
-            outcomes = [agent_records.tool_outcome(step, where=where) for step in tools.steps]
+            _, _, outcomes = self._tools(job, path, plan.steps(), plan.build_timeout_s + plan.run_timeout_s)
             return trtexec.op_profile(texts_of(outcomes), job, plan.notes)
         if self._runtime == "openvino":
             check_onnx(path)
@@ -162,9 +161,8 @@ class AgentDriver:
         check_onnx(path)
         folder = self._line.session_folder(job.session_id)
         steps = agent_benchmark_app.steps(job, str(self._device.tool), folder)
-        answer, tools = self._tools(job, path, steps, job.seconds * 20 + _GRACE_S)
-        outcome = agent_records.tool_outcome(tools.steps[0], where=self._where)
-        return agent_benchmark_app.record(job, tools, outcome, about, answer.took_s)
+        answer, tools, outcomes = self._tools(job, path, steps, job.seconds * 20 + _GRACE_S)
+        return agent_benchmark_app.record(job, tools, outcomes[0], about, answer.took_s)
 
     def _profiled(self, job: Job, path: Path, sizes: list[int], events: int) -> OnnxRuntimeProfile:
         answer, sent = self._ask(job, path, agent_jobs.onnxruntime_profile(job, sizes, events))
@@ -175,7 +173,7 @@ class AgentDriver:
     def _plan(self, job: Job, about: About) -> TensorrtCommands:
         folder = self._line.session_folder(job.session_id)
         paths = DevicePaths(
-            model=posixpath.join(folder, "model.onnx"),
+            model=posixpath.join(folder, agent_jobs.staged_name(job)),
             engines=posixpath.join(self._line.work_folder, "engines"),
             session=folder,
         )
@@ -191,18 +189,19 @@ class AgentDriver:
 
     def _tools(
         self, job: Job, path: Path, steps: Sequence[Mapping[str, Any]], timeout_s: float
-    ) -> tuple[AgentAnswer, ToolsResult]:
+    ) -> tuple[AgentAnswer, ToolsResult, list[dict[str, Any]]]:
+        """Have tools run; gives the answer, its result and each tool's outcome with its texts."""
         task = {"task": "tools", "steps": steps}
         answer, sent = self._ask(job, path, task, timeout_s=timeout_s + _GRACE_S)
         result = checked(ToolsResult, answer.result, where=self._where)
         agent_records.check_files(job, sent, result, where=self._where)
-        return answer, result
+        return answer, result, agent_records.tool_outcomes(result, steps, where=self._where)
 
     def _ask(
         self, job: Job, path: Path, task: Mapping[str, Any], *, timeout_s: float | None = None
     ) -> tuple[AgentAnswer, dict[str, str]]:
         """Send the model's files and ask; gives the answer and the hash of each file by name."""
-        files = _files(path)
+        files = _files(job, path)
         settings = job.settings.model_dump(mode="json")
 
         def line() -> dict[str, Any]:
@@ -230,12 +229,14 @@ class AgentDriver:
         return answer, {name: sha256 for name, (_, sha256) in files.items()}
 
 
-def _files(path: Path) -> dict[str, tuple[Path, str]]:
+def _files(job: Job, path: Path) -> dict[str, tuple[Path, str]]:
     """The model's files by the names they get beside each other on the device: the model first, then outside data."""
-    files = {f"model{path.suffix.lower()}": (path, sha256_of(path))}
-    if path.suffix.lower() == ".onnx":
+    name = agent_jobs.staged_name(job)
+    files = {name: (path, sha256_of(path))}
+    if job.artifact.format == "onnx":
         for outside in inspect_onnx(path).external:
-            files[outside.location] = (path.parent / outside.location, outside.sha256)
+            place = posixpath.join(posixpath.dirname(name), outside.location)
+            files[place] = (path.parent / outside.location, outside.sha256)
     return files
 
 

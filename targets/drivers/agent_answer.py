@@ -6,10 +6,9 @@ import base64
 import binascii
 import json
 import zlib
-from datetime import datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import AwareDatetime, BeforeValidator, Field, ValidationError
 
 from targets import errors
 from targets.errors import DeviceUnavailable, FailureKind, KitError, SessionFailed, printable
@@ -19,9 +18,12 @@ from targets.transports.base import Completed
 PROTOCOL = 1
 MAX_ANSWER_BYTES = 60 * 2**20
 MAX_TEXT_BYTES = 64 * 2**20
+MAX_UNPACKED_BYTES = 128 * 2**20
+"""Of all packed parts of one answer: four times what the agent packs of one file at most."""
 _DAY_NS = 86_400 * 10**9
 _MOST_SAMPLES = 300_000
 _LONGEST_TEXT = 300
+_MOST_TEXTS = 100
 
 
 def _clean(value: object) -> object:
@@ -29,7 +31,7 @@ def _clean(value: object) -> object:
 
 
 Clean = Annotated[str, BeforeValidator(_clean)]
-Texts = dict[Clean, Clean]
+Texts = Annotated[dict[Clean, Clean], Field(max_length=_MOST_TEXTS)]
 Nanoseconds = Annotated[int, Field(gt=0, lt=_DAY_NS, strict=True)]
 Samples = Annotated[tuple[Nanoseconds, ...], Field(max_length=_MOST_SAMPLES)]
 Milliseconds = Annotated[float, Field(ge=0, lt=_DAY_NS / 1e6)]
@@ -53,8 +55,8 @@ class AgentAnswer(Frozen):
     task: str
     echo: dict[str, Any] | None = None
     python: Clean = ""
-    started_at: datetime | None = None
-    took_s: Annotated[float, Field(ge=0)] = 0.0
+    started_at: AwareDatetime | None = None
+    took_s: Annotated[float, Field(ge=0, le=_DAY_NS / 1e9)] = 0.0
     result: dict[str, Any] | None = None
     failure: AgentFailure | None = None
 
@@ -65,13 +67,13 @@ class SampledLines(Frozen):
     tool: str
     interval_ms: Annotated[int, Field(gt=0)]
     took_s: Annotated[float, Field(ge=0)]
-    lines: Annotated[tuple[str, ...], Field(max_length=10_000)]
+    lines: Annotated[tuple[Annotated[str, Field(max_length=2000)], ...], Field(max_length=2000)]
 
 
 class RawReading(Frozen):
     """State of the device at one moment, as raw texts; see :mod:`targets.agent.state`."""
 
-    at: datetime
+    at: AwareDatetime
     phase: Annotated[str, Field(pattern="^(before|during|after)$")]
     files: Annotated[dict[str, str], Field(max_length=1000)] = Field(default_factory=dict)
     tools: Annotated[dict[str, str], Field(max_length=10)] = Field(default_factory=dict)
@@ -90,7 +92,7 @@ class Result(Frozen):
 
     files: tuple[StagedFile, ...]
     pid: int | None = None
-    readings: tuple[RawReading, ...] = ()
+    readings: Annotated[tuple[RawReading, ...], Field(max_length=64)] = ()
     versions: Texts = Field(default_factory=dict)
 
 
@@ -244,25 +246,41 @@ def raised(failure: AgentFailure) -> KitError:
     return kind(failure.what, failure.fix)
 
 
-def unpacked(text: str, *, where: str) -> bytes:
-    """Bytes that :func:`targets.agent.protocol.packed` made, bounded.
+class Unpacker:
+    """Opens the packed parts of one answer, which are bounded each and together.
 
-    Raises:
-        SessionFailed: If they are damaged or too many.
+    Args:
+        where: Device name, for messages.
     """
-    try:
-        opener = zlib.decompressobj()
-        data = opener.decompress(base64.b64decode(text, validate=True), MAX_TEXT_BYTES)
-    except (binascii.Error, zlib.error, ValueError) as error:
-        raise _refused(where, "damaged in a packed part") from error
-    if not opener.eof:
-        raise _refused(where, "cut short or too long in a packed part")
-    return data
 
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._left = MAX_UNPACKED_BYTES
 
-def unpacked_text(text: str, *, where: str) -> str:
-    """The same as text; what is no UTF-8 shows as such."""
-    return unpacked(text, where=where).decode("utf-8", "backslashreplace")
+    def data(self, packed: str) -> bytes:
+        """Bytes that :func:`targets.agent.protocol.packed` made.
+
+        Raises:
+            SessionFailed: If they are damaged or too many.
+        """
+        most = min(MAX_TEXT_BYTES, self._left)
+        try:
+            opener = zlib.decompressobj()
+            found = opener.decompress(base64.b64decode(packed, validate=True), most + 1)
+        except (binascii.Error, zlib.error, ValueError) as error:
+            raise _refused(self._where, "damaged in a packed part") from error
+        if len(found) > most or not opener.eof:
+            raise _refused(self._where, "cut short or too long in a packed part")
+        self._left -= len(found)
+        return found
+
+    def text(self, packed: str) -> str:
+        """The same as text; a byte that is no UTF-8 is replaced.
+
+        Raises:
+            SessionFailed: As :meth:`data`.
+        """
+        return self.data(packed).decode("utf-8", "replace")
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from targets.drivers.agent_answer import About, ToolsResult
+from targets.drivers.agent_jobs import staged_name
 from targets.drivers.agent_readings import input_power_mw, read_readings
 from targets.drivers.agent_records import device_facts
 from targets.errors import FailureKind, InvalidModel, SessionFailed, UsageError, printable
@@ -41,7 +42,7 @@ def steps(job: Job, tool: str, folder: str) -> list[dict[str, Any]]:
     if job.settings.accelerator != "cpu":
         raise UsageError("benchmark_app is run on the CPU by this kit", "Set accelerator = 'cpu'.")
     values = property_values(job.settings)
-    argv = [tool, "-m", posixpath.join(folder, "model.onnx"), "-d", "CPU", "-api", "sync", "-hint", "none"]
+    argv = [tool, "-m", posixpath.join(folder, staged_name(job)), "-d", "CPU", "-api", "sync", "-hint", "none"]
     argv += ["-nstreams", values["NUM_STREAMS"], "-nireq", "1", "-nthreads", values["INFERENCE_NUM_THREADS"]]
     argv += ["-infer_precision", values["INFERENCE_PRECISION_HINT"], "-pin", values["ENABLE_CPU_PINNING"]]
     argv += ["-t", str(max(1, math.ceil(job.seconds))), "-report_type", "no_counters", "-json_stats"]

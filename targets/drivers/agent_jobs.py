@@ -30,6 +30,15 @@ _CUDA = {
 }
 
 
+def staged_name(job: Job) -> str:
+    """Name of the model in a session's folder on the device.
+
+    Outside data lies beside it under names that the model chooses: the folder keeps those away from the agent's own
+    files, and a model cannot name its own hash.
+    """
+    return f"model/{job.artifact.sha256[:32]}.{job.artifact.format}"
+
+
 def onnxruntime_job(job: Job) -> dict[str, Any]:
     """A ``time`` job for ONNX Runtime.
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from targets.drivers.agent_answer import About, AgentAnswer, checked, raised, read_answer
 from targets.drivers.agent_pack import write_agent
-from targets.errors import FailureKind, KitError, SessionFailed
+from targets.errors import DeviceUnavailable, FailureKind, KitError, SessionFailed
 from targets.inventory import Device
 from targets.transports.base import Transport
 from targets.transports.upload_cache import cached_upload
@@ -84,7 +84,7 @@ class AgentLine:
         return self._about
 
     def ask(self, session_id: str, job: Any, *, timeout_s: float, echo: Mapping[str, Any] | None = None) -> AgentAnswer:
-        """Ask for one thing, and once more where the connection or the time was lost.
+        """Ask for one thing, and once more where the connection or the time was lost, or a sent file was damaged.
 
         The second time goes under the same session id: what the agent has finished meanwhile is fetched.
 
@@ -103,16 +103,25 @@ class AgentLine:
         for attempt in range(_RETRIES + 1):
             try:
                 answer = self._ask_once(session_id, job(), timeout_s, echo)
-                break
-            except SessionFailed as error:
-                if attempt == _RETRIES or not error.kind.retryable:
+                if answer.failure is None or attempt == _RETRIES or not self._is_damaged():
+                    break
+            except (SessionFailed, DeviceUnavailable) as error:
+                retryable = isinstance(error, SessionFailed) and error.kind.retryable
+                if attempt == _RETRIES or not (retryable or self._is_damaged()):
                     raise
-                self._sent.clear()
+            self._sent.clear()
         self._check(answer, session_id, echo, time.monotonic() - begin)
         self._forget(session_id)
         if answer.failure is not None:
             raise raised(answer.failure)
         return answer
+
+    def _is_damaged(self) -> bool:
+        """Whether a file that was sent is not there any more, or is another."""
+        try:
+            return any(self._transport.checksum(place) != sha256 for sha256, place in self._sent.items())
+        except KitError:  # the failure that led here is the one to tell
+            return False
 
     def _ask_once(
         self, session_id: str, job: Mapping[str, Any], timeout_s: float, echo: Mapping[str, Any] | None

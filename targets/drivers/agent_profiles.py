@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from targets.drivers.agent_answer import OnnxRuntimeProfile, OpenVINOProfile, PairResult, Runs, unpacked, unpacked_text
+from targets.drivers.agent_answer import OnnxRuntimeProfile, OpenVINOProfile, PairResult, Runs, Unpacker
 from targets.profiles import onnxruntime_measure, openvino_measure
 from targets.profiles.join import ModuleIndex
 from targets.profiles.onnxruntime import parse_ort_profile
@@ -22,7 +22,7 @@ def sizes_of(result: OnnxRuntimeProfile, *, where: str) -> tuple[list[int], int]
     Raises:
         UnknownLayout: If the trace is not as known.
     """
-    trace = unpacked_text(result.pairs[0].trace, where=where)
+    trace = Unpacker(where).text(result.pairs[0].trace)
     return onnxruntime_measure.typical_sizes(trace), len(parse_ort_profile(trace)[0].events)
 
 
@@ -39,8 +39,9 @@ def onnxruntime_profile(path: Path, result: OnnxRuntimeProfile, branches: int, *
         UnknownLayout: If a trace is not as known.
         SessionFailed: If a part is damaged.
     """
-    model, short, long = (_pair(part, where) for part in result.pairs)
-    nodes = _optimized(result.pairs[0], where)
+    unpacker = Unpacker(where)
+    model, short, long = (_pair(part, unpacker) for part in result.pairs)
+    nodes = _optimized(result.pairs[0], unpacker)
     return onnxruntime_measure.assembled(ModuleIndex.from_onnx(path), nodes, model, (short, long), branches)
 
 
@@ -59,8 +60,8 @@ def openvino_profile(path: Path, result: OpenVINOProfile) -> OpProfile:
     return openvino_measure.assembled(chunks, read_graph(result.graph), index, aliases_of(inside, index))
 
 
-def _pair(part: PairResult, where: str) -> onnxruntime_measure.ProfiledPair:
-    trace = unpacked_text(part.trace, where=where)
+def _pair(part: PairResult, unpacker: Unpacker) -> onnxruntime_measure.ProfiledPair:
+    trace = unpacker.text(part.trace)
     return onnxruntime_measure.ProfiledPair.of(_runs(part.plain), _runs(part.profiled), trace)
 
 
@@ -69,10 +70,10 @@ def _runs(told: Runs) -> TimedRuns:
     return TimedRuns.recorded(told.wall_us, [place for place in told.undisturbed if place < count])
 
 
-def _optimized(part: PairResult, where: str) -> tuple[OptimizedNode, ...]:
+def _optimized(part: PairResult, unpacker: Unpacker) -> tuple[OptimizedNode, ...]:
     if not part.optimized:
         return ()
     with tempfile.TemporaryDirectory(prefix="inas-optimized-") as folder:
         file = Path(folder, "optimized.onnx")
-        file.write_bytes(unpacked(part.optimized, where=where))
+        file.write_bytes(unpacker.data(part.optimized))
         return read_optimized(file)

@@ -41,7 +41,7 @@ class _Found:
             value = float(text) / divisor
             if math.isfinite(value) and low <= value <= high:
                 return value
-        self.unknown.append(f"{place} reads {printable(text, 40)!r}.")
+        self.unknown.append(f"{printable(place, 80)} reads {printable(text, 40)!r}.")
         return None
 
 

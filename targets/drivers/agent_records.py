@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,14 +11,13 @@ import numpy as np
 from targets.drivers.agent_answer import (
     About,
     Result,
-    StepOutcome,
     TimedResult,
     ToolsResult,
+    Unpacker,
     checked,
-    unpacked_text,
 )
 from targets.drivers.agent_readings import input_power_mw, read_readings
-from targets.errors import FailureKind, SessionFailed, UsageError
+from targets.errors import FailureKind, SessionFailed, UsageError, printable
 from targets.jetson import energy_mj
 from targets.jobs import Job
 from targets.profiles.onnxruntime import parse_ort_profile
@@ -121,7 +120,7 @@ def timed_record(job: Job, result: TimedResult, about: About, actual: dict[str, 
         samples_ns=result.samples_ns,
         steady=result.steady,
         peak_rss_mb=result.peak_rss_mb,
-        cpu_per_wall=result.cpu_per_wall,
+        cpu_per_wall=result.cpu_per_wall if job.settings.accelerator == "cpu" else None,  # a core waits for a GPU
         host=result.host,
         readings=read_readings(result.readings),
         energy_mj=energy_mj(input_power_mw(result.readings, job.seconds), mean_ms),
@@ -142,7 +141,7 @@ def onnxruntime_actual(job: Job, result: TimedResult, *, where: str) -> dict[str
     actual = {key: value for key, value in result.actual.items() if key != "inputs" or value != "seeded"}
     if job.settings.accelerator == "cpu":
         return actual
-    events = parse_ort_profile(unpacked_text(result.placement_trace, where=where))[0].events
+    events = parse_ort_profile(Unpacker(where).text(result.placement_trace))[0].events
     counts = placement(events)
     if not any(count for provider, count in counts.items() if provider != _CPU):
         raise SessionFailed(
@@ -158,8 +157,9 @@ def onnxruntime_actual(job: Job, result: TimedResult, *, where: str) -> dict[str
 def openvino_actual(result: TimedResult) -> dict[str, str]:
     """What OpenVINO ran with, and the types its operations computed in."""
     actual = {key: value for key, value in result.actual.items() if key != "inputs" or value != "seeded"}
-    rows = [(str(row.get("layer_type")), str(row["precision"])) for row in result.graph if "precision" in row]
-    return {**actual, "executed_precisions": most_frequent_types(rows)[:200]}
+    told = [row for row in result.graph if "precision" in row]
+    types = most_frequent_types((str(row.get("layer_type")), str(row["precision"])) for row in told)
+    return {**actual, "executed_precisions": printable(types, 200)}
 
 
 def tflite_actual(job: Job, result: TimedResult, file: TfliteFile, *, where: str) -> dict[str, str]:
@@ -177,11 +177,36 @@ def tflite_versions(result: TimedResult, about: About) -> dict[str, str]:
     return {name: about.versions.get(name, "unknown")}
 
 
-def tool_outcome(step: StepOutcome, *, where: str) -> dict[str, Any]:
-    """One tool's outcome with its texts opened."""
-    files = {name: unpacked_text(text, where=where) for name, text in step.files.items()}
-    log = unpacked_text(step.log, where=where) if step.log else ""
-    return {"skipped": step.skipped, "returncode": step.returncode, "log": log, "files": files}
+def tool_outcomes(result: ToolsResult, asked: Sequence[Mapping[str, Any]], *, where: str) -> list[dict[str, Any]]:
+    """What each tool gave, with its texts opened.
+
+    Args:
+        result: The checked answer.
+        asked: The steps that the agent was given.
+        where: Device name.
+
+    Raises:
+        SessionFailed: If steps or files are told that were not asked for, or a text is damaged or too long.
+    """
+    steps = result.steps
+    if len(steps) > len(asked) or any(
+        not step.files.keys() <= ask.get("returns", {}).keys() for step, ask in zip(steps, asked, strict=False)
+    ):
+        raise SessionFailed(
+            f"the agent on {where} tells of tools or files that were not asked for",
+            FailureKind.TOOL_ERROR,
+            "Nothing of it is used; measure again.",
+        )
+    unpacker = Unpacker(where)
+    return [
+        {
+            "skipped": step.skipped,
+            "returncode": step.returncode,
+            "log": unpacker.text(step.log) if step.log else "",
+            "files": {name: unpacker.text(text) for name, text in step.files.items()},
+        }
+        for step in steps
+    ]
 
 
 def tensorrt_record(
@@ -211,7 +236,6 @@ def tensorrt_record(
         warmup_ns=figures.warmup_ns,
         samples_ns=figures.samples_ns,
         peak_rss_mb=result.peak_rss_mb,
-        cpu_per_wall=result.cpu_per_wall,
         host=result.host,
         readings=read_readings(result.readings),
         energy_mj=energy_mj(input_power_mw(result.readings, job.seconds), mean_ms),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 
-from targets.errors import DeviceUnavailable, printable
+from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, printable
 from targets.inventory import Device
 from targets.transports.base import Transport
 
@@ -74,17 +75,23 @@ def find_tool(device: Device, transport: Transport) -> Tool:
 
     Raises:
         DeviceUnavailable: If it is not there; the line says how to get it.
-        SessionFailed: If the phone does not answer.
+        SessionFailed: If the phone does not answer, or the tool is killed.
     """
     places = [device.tool] if device.tool else ["benchmark_model", USUAL_PLACE]
     done = transport.run(["sh", "-c", _FIND, "sh", *places], timeout_s=_TIMEOUT_S)
     path = done.stdout.decode("utf-8", "replace").strip()
-    sha256 = transport.checksum(path) if done.returncode == 0 and path else None
+    sha256 = transport.checksum(path) if done.returncode == 0 and path.isprintable() and path else None
     if sha256 is None:
         raise DeviceUnavailable(
             f"device {device.name!r} has no executable benchmark_model at {' or '.join(places)}", f"{HOW_TO_GET}."
         )
     shown = transport.run([path, "--help"], timeout_s=_TIMEOUT_S)
+    if shown.returncode < 0:  # killed before it could say who it is
+        raise SessionFailed(
+            f"benchmark_model on {device.name} was ended by signal {-shown.returncode} when it was asked for its flags",
+            FailureKind.OUT_OF_MEMORY if shown.returncode == -signal.SIGKILL else FailureKind.TOOL_ERROR,
+            "Close other apps, or push the build for its ABI.",
+        )
     text = (shown.stdout + b"\n" + shown.stderr).decode("utf-8", "replace")
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     official = re.fullmatch(r"(?:INFO: )?STARTING!", first) or "usage:" in first or not first

@@ -35,7 +35,7 @@ _RUN = (
     r"""
 folder=$1; id=$2; shift 2
 if [ ! -f "$folder/code" ]; then
-  rm -rf "$folder"; mkdir -p "$folder" || exit 97
+  rm -rf "$folder"; mkdir -p "$folder" && echo $$ > "$folder/pid" || exit 97
   ( ulimit -f BLOCKS 2>/dev/null; exec "$@" > "$folder/out" 2> "$folder/err" < /dev/null )
   echo $? > "$folder/code.part" && mv "$folder/code.part" "$folder/code" || exit 97
 fi
@@ -78,11 +78,18 @@ elif kill -0 "$(cat "$folder/pid" 2>/dev/null)" 2>/dev/null; then echo running
 else echo gone; fi
 """
 
+# Ends and removes what is ours; of others, what nobody works on any more. A number may be another process's by now.
 _STOP = r"""
-for folder in "$1"/*; do
-  [ -f "$folder/pid" ] && [ ! -f "$folder/code" ] && kill -9 -"$(cat "$folder/pid")" 2>/dev/null
+cd "$1" 2>/dev/null || exit 0
+shift
+for run in *; do
+  [ -d "$run" ] || continue
+  pid=; read -r pid 2>/dev/null < "$run/pid"
+  if [ -n "$pid" ] && [ ! -f "$run/code" ] && grep -qs "$run" "/proc/$pid/cmdline"; then
+    case " $* " in *" $run "*) kill -9 -"$pid" 2>/dev/null ;; *) continue ;; esac
+  fi
+  rm -rf "$run"
 done
-rm -rf "$1"
 """
 
 
@@ -118,6 +125,7 @@ class RemoteRuns:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._sessions = f"{transport.work_folder}/sessions"
+        self._mine: set[str] = set()
 
     def folder(self, run_id: str) -> str:
         """Where a run keeps its files on the phone."""
@@ -134,6 +142,7 @@ class RemoteRuns:
         Raises:
             SessionFailed: As :meth:`targets.transports.base.Transport.run`; ``TOOL_ERROR`` if the answer is not whole.
         """
+        self._mine.add(run_id)
         words = ["sh", "-c", _RUN, "sh", self.folder(run_id), run_id, *argv]
         return self._answer(run_id, words, timeout_s=limit_s + _GRACE_S)
 
@@ -161,6 +170,7 @@ class RemoteRuns:
             SessionFailed: As :meth:`run`; ``TIMEOUT`` if the tool does not end, ``TOOL_ERROR`` if it vanishes.
         """
         folder = self.folder(run_id)
+        self._mine.add(run_id)
         self._short([_START, "sh", folder, _KEEPER, *argv])
         deadline, beats = time.monotonic() + limit_s + _GRACE_S, 0
         while True:
@@ -179,10 +189,12 @@ class RemoteRuns:
     def forget(self, run_id: str) -> None:
         """Remove the files of a run."""
         self._transport.remove(self.folder(run_id))
+        self._mine.discard(run_id)
 
     def stop_all(self) -> None:
-        """End what runs in the background and remove the files of all runs of this kit on the phone."""
-        self._short([_STOP, "sh", self._sessions])
+        """End our runs in the background, and remove their files and those of runs that somebody left behind."""
+        self._short([_STOP, "sh", self._sessions, *sorted(self._mine)])
+        self._mine.clear()
 
     def _short(self, words: Sequence[str]) -> str:
         done = self._transport.run(["sh", "-c", *words], timeout_s=_SHORT_S)
@@ -200,7 +212,7 @@ class RemoteRuns:
         pieces = re.split(rf"\n@@{run_id} ([a-z.]{{3,8}})\n", text)
         parts = dict(zip(pieces[1::2], pieces[2::2], strict=True))
         code = parts.get("code", "").strip()
-        if "end" not in parts or not re.fullmatch(r"[0-9]{1,3}", code):
+        if not {"out", "err", "end"} <= parts.keys() or not re.fullmatch(r"[0-9]{1,3}", code):
             raise SessionFailed(
                 f"the phone's answer is not whole; it ends in {printable(text[-120:])!r}",
                 FailureKind.TOOL_ERROR,

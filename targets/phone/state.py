@@ -22,6 +22,7 @@ THERMAL_STATUS = ("none", "light", "moderate", "severe", "critical", "emergency"
 _TIMEOUT_S = 30.0
 _MOST_ENTRIES = 128
 _COLDEST_C, _HOTTEST_C = -30.0, 150.0
+_CORE = re.compile(r"cpu[0-9]{1,4} ")
 _SECTION = re.compile(r"@@([a-z]{2,12})")
 
 # Only builtins read files: a process for each of a hundred of them would heat the phone that is being read.
@@ -91,10 +92,11 @@ def parse_state(text: str, phase: Phase, *, gpu: bool = False) -> DeviceReading:
     warmth = _number(battery.get("temperature", ""))
     if warmth is not None and _plausible(warmth / 10):
         temperatures["battery"] = warmth / 10
-    cores = [dict(word.split("=", 1) for word in line.split()[1:] if "=" in word) for line in parts["cores"]]
-    names = [line.split()[0] for line in parts["cores"] if line.split()]
+    lines = [line.split() for line in parts["cores"] if _CORE.match(line)]
+    names = [words[0] for words in lines]
+    cores = [dict(word.split("=", 1) for word in words[1:] if "=" in word) for words in lines]
     status = next((match for match in map(re.compile(r"Thermal Status: (\d)").search, parts["thermal"]) if match), None)
-    governors = {name: printable(core["gov"], 40) for name, core in zip(names, cores, strict=False) if core.get("gov")}
+    governors = {name: printable(core["gov"], 40) for name, core in zip(names, cores, strict=True) if core.get("gov")}
     clocks = _clocks(names, cores, parts["gpu"])
     thermal = THERMAL_STATUS[int(status[1])] if status and int(status[1]) < len(THERMAL_STATUS) else None
     return DeviceReading(
@@ -161,11 +163,11 @@ def _zones(lines: list[str]) -> dict[str, float]:
 def _clocks(names: list[str], cores: list[dict[str, str]], gpu: list[str]) -> dict[str, float]:
     """Clocks in MHz: ``cpu0``, its present limit as ``cpu0 limit``, its highest as ``cpu0 top``, and ``gpu``."""
     clocks = {}
-    for name, core in zip(names, cores, strict=False):
+    for name, core in zip(names, cores, strict=True):
         for key, label in (("cur", name), ("limit", f"{name} limit"), ("top", f"{name} top")):
             value = _number(core.get(key, ""))
             if value:
-                clocks[printable(label, 20)] = value / 1000
+                clocks[label] = value / 1000
     value = next((number for number in map(_number, gpu) if number), None)
     if value:  # hertz, kilohertz or megahertz, as the driver likes
         clocks["gpu"] = value / 1e6 if value > 1e7 else value / 1e3 if value > 1e4 else value
@@ -193,7 +195,9 @@ def _screen(lines: list[str]) -> bool | None:
 
 
 def _locked(cores: list[dict[str, str]]) -> bool:
-    return all(core.get("gov") == "performance" or (core.get("low") and core["low"] == core["limit"]) for core in cores)
+    return all(
+        core.get("gov") == "performance" or (core.get("low") and core["low"] == core.get("limit")) for core in cores
+    )
 
 
 def _time(lines: list[str]) -> datetime:

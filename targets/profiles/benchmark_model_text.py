@@ -20,7 +20,7 @@ _WITHOUT_START = tuple(column for column in _WITH_START if column != "start")
 _TIMINGS = re.compile(
     r"^Timings \(microseconds\): count=\d+ (?:first=\S+ )?curr=(?P<curr>[^\s(]+)(?:.* avg=(?P<avg>\S+))?"
 )
-_NODES = re.compile(r"^(?P<count>\d+) nodes observed$")
+_NODES = re.compile(r"^(?P<count>\d{1,9}) nodes observed$")
 _DECIMAL = re.compile(r"\d{1,12}\.\d{1,6}")
 _WHOLE = re.compile(r"\d{1,12}")
 _NUMBER = r"\s+([0-9.]+%?)"

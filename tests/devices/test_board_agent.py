@@ -92,7 +92,7 @@ def test_a_client_that_is_killed_leaves_nothing(board, tmp_path):
     with open_transport(board) as transport:
         sessions = Path(transport.work_folder) / "sessions"
         try:
-            wait_for(lambda: list(sessions.glob("*/model.onnx")) or client.poll() is not None, timeout=60)
+            wait_for(lambda: list(sessions.glob("*/model/*.onnx")) or client.poll() is not None, timeout=60)
             assert client.poll() is None
         finally:
             client.kill()

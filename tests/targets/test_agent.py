@@ -2,9 +2,12 @@
 
 import ast
 import base64
+import hashlib
 import json
 import os
+import resource
 import signal
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -222,6 +225,25 @@ def test_a_file_that_changed_on_the_device_is_refused(tmp_path):
     file = {"name": "model.onnx", "path": str(tmp_path / "cached"), "sha256": "0" * 64}
     with pytest.raises(protocol.Refused, match="not the file that was sent"):
         model.stage_model({"files": [file]}, tmp_path / "session")
+
+
+def test_two_files_of_one_name_are_refused(tmp_path):
+    files = []
+    for text in (b"graph", b"weights"):
+        place = tmp_path / text.decode()
+        place.write_bytes(text)
+        files.append({"name": "model.onnx", "path": str(place), "sha256": hashlib.sha256(text).hexdigest()})
+    (tmp_path / "session").mkdir()
+    with pytest.raises(protocol.Refused, match="graph on the device is not the file that was sent"):
+        model.stage_model({"files": files}, tmp_path / "session")
+
+
+def test_its_peak_memory_is_its_own_and_not_that_of_who_started_it():
+    script = "from targets.agent.counters import peak_rss_mb; print(peak_rss_mb())"
+    large = "x = b'x' * 2**28; import subprocess, sys; subprocess.run([sys.executable, '-c', sys.argv[1]], check=True)"
+    done = subprocess.run([sys.executable, "-c", large, script], capture_output=True, check=True)
+    assert 4 < float(done.stdout) < 200
+    assert counters.peak_rss_mb(resource.RUSAGE_CHILDREN) > 200
 
 
 def test_no_job_is_no_answer(tmp_path):

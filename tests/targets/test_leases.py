@@ -308,12 +308,31 @@ def test_no_message_holds_the_password(postgres):
     wrong = postgres.url.replace(postgres.url.split(":")[2].split("@")[0], "hunter2-wrong")
     slips = [wrong, wrong.replace("://", "//"), wrong.replace("postgresql", "postgre sql"), wrong + "x"]
     slips += [wrong.replace("2-wrong", "2@wrong/secret"), "postgresql://lab@127.0.0.1:1/x?password=hunter2-wrong"]
+    slips += [wrong.replace("://", ":/"), wrong.replace("://", ":"), wrong.replace("://", " ://"), wrong[13:]]
+    slips += [wrong.replace("hunter2", "/hunter2"), wrong.replace("postgresql", "PostgreSQL")]
     for url in slips:
         with pytest.raises(KitError) as error:
             DatabaseLeases(url)
+        if "postgre sql" not in url and not url.startswith(("postgresql//", "lab")):
+            with pytest.raises(KitError):  # and not this host's own leases
+                open_leases(url)
         text = f"{error.value!r} {error.value}"
         assert "hunter2" not in text
         assert "secret" not in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["taken_at = 'NaN'", "taken_at = 'Infinity'", "expires_at = 1e300", "holder = NULL", "taken_at = -1"],
+)
+def test_a_row_that_no_keeper_wrote_is_one_line(postgres, change):
+    url = fresh_database(postgres, f"rows{next(_number)}")
+    book = DatabaseLeases(url, lease_s=1000)
+    with book.acquire("phone"):
+        postgres_rows(url, f"UPDATE leases SET {change}, process = 'elsewhere'")
+        for ask in (book.states, lambda: book.acquire("phone")):
+            with pytest.raises(StoreError, match=r"the lease of phone cannot be read\. Delete its rows"):
+                ask()
 
 
 def test_other_databases_keep_no_leases(tmp_path):

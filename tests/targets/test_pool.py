@@ -161,7 +161,7 @@ def test_what_no_other_device_can_mend_ends_the_run(lab, error):
 
 def test_ctrl_c_ends_between_items_and_gives_the_leases_back(tmp_path):
     program = f"""
-import sys, time
+import os, sys, time
 from pathlib import Path
 from targets.health import FileHealth
 from targets.leases.files import FileLeases
@@ -172,7 +172,7 @@ leases = FileLeases(Path({str(tmp_path / "leases")!r}))
 devices = [Device(name=f"phone{{n}}", transport="adb", serial=str(n)) for n in range(2)]
 pool = Pool(devices, leases, FileHealth(Path({str(tmp_path / "health")!r})), open_device=Opened)
 def work(target, item):
-    print("working", flush=True)
+    os.write(1, b"working\\n")
     time.sleep(0.3)
     return item
 try:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
 from targets.files import sha256_of
 from targets.inventory import Device
+from targets.transports import secrets
 from targets.transports.conversation import Blob, Header, Step, read_conversation
 from targets.transports.local import LocalTransport
 from targets.transports.recording import RecordingTransport
@@ -158,7 +159,7 @@ def test_no_secret_reaches_the_file_and_the_replay_still_fits(tmp_path):
     unpacked = zlib.decompress(base64.b64decode(answer.split()[-1])).decode()
     assert unpacked.startswith("log of <host-1>, user <user-1> ")
     again = replayed(tmp_path / "talk.jsonl")
-    with pytest.raises(SessionFailed, match=r"recorded '<key-1>.*', asked 'something else'"):
+    with pytest.raises(SessionFailed, match=r"step 1 is not what is asked.*asked 'something else'"):
         again.run(["cat"], input_bytes=b"something else", timeout_s=10, env={"API_TOKEN": "other", "LANG": "C"})
 
 
@@ -209,7 +210,8 @@ def good_file(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        (lambda raw: b"", r"talk\.jsonl:1: "),
+        (lambda raw: b"", "cut off"),
+        (lambda raw: b"\n", r"talk\.jsonl:1: "),
         (lambda raw: raw[:-5], "cut off"),
         (lambda raw: raw.replace(b'"format":1', b'"format":2'), r"talk\.jsonl:1: .*format"),
         (lambda raw: raw.replace(b'"call":"run"', b'"call":"eval"'), r"talk\.jsonl:2: .*call"),
@@ -255,3 +257,143 @@ def test_a_hostile_error_class_is_a_plain_failure(tmp_path):
     assert caught.value.kind is FailureKind.TIMEOUT
     assert "\x1b" not in str(caught.value)
     assert len(read_conversation(tmp_path / "talk.jsonl")[1]) == 1
+
+
+NANO = Device(name="n", transport="ssh", host="lab-7.example.net", user="alice", key_file="~/.ssh/id_lab")
+BODY = "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ"
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("from 2001:db8:85a3::8a2e:370:7334 port 22", "2001:db8:85a3::8a2e:370:7334"),
+        ("tcp 2001:db8::5:22, listening", "db8"),
+        ("[2001:db8::5]:22", "2001:db8::5"),
+        ("addr fe80::aabb:ccff:fedd:eeff%eth0", "aabb"),
+        ("mapped ::ffff:10.1.2.3: refused", "10.1.2.3"),
+        (f"-----BEGIN OPENSSH PRIVATE KEY-----\n{BODY}\n", BODY),
+        (f"-----BEGIN PRIVATE KEY-----\n{BODY}\n[9 bytes left out]\n{BODY[:20]}\n-----END PRIVATE KEY-----", BODY[:20]),
+        ("/data/alice_models and alice2", "alice"),
+        ("ALICE@LAB-7.EXAMPLE.NET", "LAB-7"),
+        ("alice@lab-7:~$", "lab-7"),
+        ("ro.serialno=R58M12345", "R58M"),
+        ("    Serial Number                         : 0421318065", "0421318065"),
+        ("IMEI: 356938035643809", "3569"),
+        (r'{\"serial\": \"R58M12345\"}', "R58M"),
+        ("aa-bb-cc-dd-ee-ff", "bb-cc"),
+        ("--token=abcdefghij", "abcdefghij"),
+        ("password=hunter2", "hunter2"),
+        ('{"password": "correct horse"}', "horse"),
+        ("Authorization: Bearer abc.def", "abc.def"),
+        ("got ghp_0123456789abcdef", "0123456789abcdef"),
+        ("postgresql://u:p@ss@h/db", "ss@"),
+    ],
+)
+def test_each_kind_of_secret_is_taken_out_and_stays_out(text, secret):
+    scrub = Scrubber(NANO)
+    once = scrub.text(text)
+    assert secret not in once
+    assert scrub.text(once) == once
+
+
+@pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "MY_KEY", "GITHUB_PAT", "AUTH", "PGPASSWORD"])
+def test_a_variable_that_is_named_a_secret_loses_its_value(name):
+    assert Scrubber(NANO).env({name: "abc123", "PATH": "/bin", "PWD": "/"}) == {
+        name: "<secret-1>",
+        "PATH": "/bin",
+        "PWD": "/",
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("TensorRT 10.3.0.26", "at 12:34:56.789", "std::abs a::b x[::2]", "::1", "2026-11-21-17-11-07"),
+        *("unexpected token: x", "NVIDIA Jetson Nano", "jetson-nano", '{"serial": null}', "conv2d_1x1:0", "0" * 64),
+    ],
+)
+def test_what_only_looks_like_a_secret_stays(text):
+    device = Device(name="n", transport="ssh", host="nano.lab.example", user="pi")
+    assert Scrubber(device).text(text) == text
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(
+            [
+                *("alice", "lab-7", "password=", "://", "u:p@", "@", "/home/", "2001:db8::5", ":", " ", '"', "serial: "),
+                *("abcd", "<user-1>", "-----BEGIN PRIVATE KEY-----", "-----END PRIVATE KEY-----", "\n", "inet ", "10.1.2.3", "Bearer "),
+            ]
+        ),
+        max_size=12,
+    )
+)
+def test_scrubbing_is_stable_and_placeholders_never_touch(parts):
+    scrub = Scrubber(NANO)
+    once = scrub.text("".join(parts))
+    assert scrub.text(once) == once
+    assert "><" not in once
+
+
+def test_what_a_device_prints_cannot_hold_up_the_search():
+    scrub = Scrubber(NANO)
+    keys = ("-----BEGIN PRIVATE KEY-----\n", "-----END PRIVATE KEY-----")
+    for text in (*keys, "://a:", "serial ", "a:", "a-", "1.", "eJ", "token="):
+        scrub.text(text * 40_000)  # takes hours where the time grows with the square
+
+
+def test_a_conversation_that_unpacks_to_too_much_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(secrets, "MAX_UNPACKED", 2**20)
+    bomb = base64.b64encode(zlib.compress(bytes(2**19 + 1), 9))
+    (tmp_path / "bomb").write_bytes(bomb)
+    device = recording(tmp_path)
+    for _ in range(3):  # together too much
+        assert device.run(["cat", str(tmp_path / "bomb")], timeout_s=60).stdout == bomb
+    with pytest.raises(UsageError, match="is given up: the device sent more than 1 MiB of compressed text"):
+        device.close()
+    assert not (tmp_path / "talk.jsonl").exists()
+
+
+def edited(tmp_path, argument):
+    """A recording in which ``echo`` had this argument."""
+    header = good_file(tmp_path).splitlines()[0].decode()
+    step = Step(call="run", argv=("echo", argument)).model_dump_json(exclude_defaults=True)
+    (tmp_path / "talk.jsonl").write_text(f"{header}\n{step}\n")
+    return tmp_path / "talk.jsonl"
+
+
+def test_many_placeholders_in_a_word_are_no_endless_search(tmp_path):
+    path = edited(tmp_path, "".join(f"<user-{n}>a" for n in range(30)) + "!")
+    with pytest.raises(SessionFailed, match="step 1"):
+        replayed(path).run(["echo", "a" * 4000], timeout_s=1)
+    replayed(path).run(["echo", "ba" * 30 + "!"], timeout_s=1)
+    with pytest.raises(UsageError, match=r"talk\.jsonl:2: two placeholders touch"):
+        replayed(edited(tmp_path, "<user-1><host-1>"))
+
+
+@pytest.mark.parametrize(
+    ("recorded", "now", "fits"),
+    [
+        ("/home/<user-1>/x/<user-1>", "/home/eve/x/eve", True),
+        ("/home/<user-1>/x/<user-1>", "/home/eve/x/bob", False),
+        ("<user-1>@<host-1>/x", "eve@lab/x", True),
+        ("<user-1>-bar", "bar-bar-bar", True),
+        ("<user-1>" + "f" * 32, "eve-" + "e" * 32, True),
+        ("<user-1>", "two words", False),
+        ("<user-1>", "a" * 256, False),
+        ("a<user-1>", "a", False),
+    ],
+)
+def test_what_a_placeholder_stands_for(tmp_path, recorded, now, fits):
+    again = replayed(edited(tmp_path, recorded))
+    if fits:
+        again.run(["echo", now], timeout_s=1)
+    else:
+        with pytest.raises(SessionFailed, match="step 1"):
+            again.run(["echo", now], timeout_s=1)
+
+
+def test_a_file_of_empty_lines_is_refused_before_it_is_split(tmp_path):
+    (tmp_path / "talk.jsonl").write_bytes(b"\n" * 2**20)
+    with pytest.raises(UsageError, match="cut off or too long"):
+        replayed(tmp_path / "talk.jsonl")

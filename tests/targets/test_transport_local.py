@@ -193,6 +193,21 @@ def test_files_that_cannot_be_moved_are_one_line(tmp_path):
             here.pull(str(tmp_path / "a"), tmp_path / "no" / "b")
 
 
+def test_a_work_folder_in_which_others_may_swap_files_is_refused(tmp_path, monkeypatch):
+    with LocalTransport(Device(name="local", work_folder=str(tmp_path / "a" / "b"))):
+        assert (tmp_path / "a" / "b").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "a").chmod(0o777)
+    with pytest.raises(DeviceUnavailable, match="anybody may write there"):
+        LocalTransport(Device(name="local", work_folder=str(tmp_path / "a")))
+    uid = os.geteuid()
+    monkeypatch.setattr(local.os, "geteuid", lambda: uid + 1)
+    with pytest.raises(DeviceUnavailable, match="belongs to another user"):
+        LocalTransport(Device(name="local", work_folder=str(tmp_path / "a" / "b")))
+    (tmp_path / "file").touch()
+    with pytest.raises(DeviceUnavailable, match="cannot make the work folder"):
+        LocalTransport(Device(name="local", work_folder=str(tmp_path / "file" / "x")))
+
+
 def test_local_opens_and_runs():
     with open_transport(Device(name="local")) as here:
         assert here.run(["true"], timeout_s=30).returncode == 0

@@ -44,6 +44,12 @@ def test_each_weakness_is_named(reason):
     assert verdict.advice
 
 
+def test_one_sustained_session_is_what_was_asked_for():
+    sustained = session(0, settings=RunSettings(runtime="onnxruntime", mode="sustained"))
+    assert verdict_of([sustained]).status == "valid"
+    assert verdict_of([session(0)]).status == "weak"
+
+
 def test_fewer_sessions_than_planned_are_named():
     sessions = [session(i) for i in range(3)]
     assert "unfinished: 3 of 20" in judge(sessions, latency_stats(sessions), planned=20).reasons[0]
