@@ -12,6 +12,7 @@ from typing import Any
 from targets.errors import DeviceUnavailable, printable
 from targets.extras import require
 from targets.inventory import Device
+from targets.stand_ins import how_to_reach
 from targets.transports.adb_keys import key_files
 from targets.transports.adb_link import Link, LinkFlooded, LinkLate, LinkLost, LinkRefused, TcpLink, UsbLink
 
@@ -82,6 +83,7 @@ class AdbConnection:
             except (LinkLate, LinkLost, LinkFlooded, OSError) as error:
                 raise self._not_opened(error, bool(asked)) from error
             undo.pop_all()
+        adb._maxdata = min(adb._maxdata, _SLACK_BYTES)  # adb-shell sets aside as much memory as the device names
         self._adb = adb
 
     def drop(self) -> None:
@@ -143,6 +145,7 @@ class AdbConnection:
             errors.AdbConnectionError,
             errors.DeviceAuthError,
             KeyError,  # adb-shell looks words of the file protocol up in a table
+            ValueError,  # a token to sign that is no hash, a header that is none
             struct.error,
         ) as error:
             raise LinkLost(f"the device says something that is not adb: {printable(str(error), 80)}") from error
@@ -169,5 +172,5 @@ class AdbConnection:
             reason = getattr(error, "strerror", None) or str(error)
         return Unreachable(
             f"{where} cannot be reached by adb: {printable(reason, 160)}",
-            "Check the cable or the address, and that debugging is switched on.",
+            how_to_reach(device, "Check the cable or the address, and that debugging is switched on."),
         )

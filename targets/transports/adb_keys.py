@@ -51,14 +51,15 @@ def ensure_key(path: Path) -> Path:
     keygen = require("adb_shell.auth.keygen", "adb")
     public = path.with_name(f"{path.name}.pub")
     try:
-        if not path.parent.is_dir():
-            path.parent.mkdir(parents=True, mode=0o700)
+        path.parent.mkdir(parents=True, mode=0o700, exist_ok=True)
         if not path.exists():
             _make_pair(path, public, keygen)
         if path.stat().st_mode & 0o077:
             raise DeviceUnavailable(f"others may read the private key {path}", f"Run: chmod 600 {path}")
         if not public.exists():
-            keygen.write_public_keyfile(str(path), str(public))
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                keygen.write_public_keyfile(str(path), f"{folder}/public")
+                Path(folder, "public").replace(public)
     except OSError as error:
         raise DeviceUnavailable(
             f"the adb key {path} cannot be made or read: {error.strerror}", "Name another with key_file."

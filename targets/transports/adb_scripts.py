@@ -3,7 +3,8 @@
 adb-shell speaks the first shell protocol, which has one stream and no exit status, so a script keeps both streams in
 files and sends their lengths before their bytes: nothing that a command prints can be taken for the script's own words.
 Each command gets a session of its own and a guard beside it, which kills everything the command started as soon as the
-connection ends (adbd then hangs up the script's terminal) or a last deadline passes.
+connection ends (adbd then hangs up the script's terminal) or a last deadline passes. A guard that has not got as far as
+its session when the command is over has no group yet, so it is ended by its own number first, and by its group's then.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ o=$(wc -c <"$D/out") e=$(wc -c <"$D/err")
 echo "$T end $((o)) $((e))"
 cat "$D/out" "$D/err"
 rm -rf "$D"
-if [ "$S" ]; then kill -s KILL -- -$g; else kill -9 $g; fi
+kill -9 $g
+[ "$S" ] && kill -s KILL -- -$g
 """
 
 _SETTLE = """

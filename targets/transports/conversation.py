@@ -163,13 +163,14 @@ def read_conversation(path: Path) -> tuple[Header, list[Step]]:
             raise UsageError(f"there is no recording {path}", "Check 'recording' in the inventory.")
         if path.stat().st_size > MAX_BYTES:
             raise UsageError(f"recording {path} is larger than {MAX_BYTES} bytes", "Record fewer sessions.")
-        lines = path.read_bytes().split(b"\n")
+        raw = path.read_bytes()
     except OSError as error:
         raise UsageError(f"recording {path} cannot be read: {error.strerror}", "Check its permissions.") from error
-    if len(lines) > MAX_STEPS + 2 or lines[-1]:
+    if raw.count(b"\n") > MAX_STEPS + 1 or not raw.endswith(b"\n"):  # before they are split: empty lines take the most
         raise UsageError(f"recording {path} is cut off or too long", "Record it again.")
-    header = _parsed(Header, path, 1, lines[0])
-    return header, [_parsed(Step, path, number, line) for number, line in enumerate(lines[1:-1], 2)]
+    first, *lines = raw.split(b"\n")[:-1]
+    header = _parsed(Header, path, 1, first)
+    return header, [_parsed(Step, path, number, line) for number, line in enumerate(lines, 2)]
 
 
 def _parsed(kind: type[LineT], path: Path, number: int, line: bytes) -> LineT:
@@ -177,6 +178,6 @@ def _parsed(kind: type[LineT], path: Path, number: int, line: bytes) -> LineT:
         return kind.model_validate_json(line)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        what = f"{path}:{number}: is no recording of this kit: {printable(where)}: {printable(first['msg'])}"
+        where = "".join(f"{printable(str(part))}: " for part in first["loc"][:3])
+        what = f"{path}:{number}: is no recording of this kit: {where}{printable(first['msg'])}"
         raise UsageError(what, "Record it again.") from error

@@ -9,6 +9,7 @@ import os
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import tempfile
 import time
@@ -33,16 +34,36 @@ def _default_work_folder() -> Path:
     return Path(base) / "inas-deploy" / "device"
 
 
+def _make_ours_alone(folder: Path) -> None:
+    """Make a folder, and refuse one whose files somebody else could swap before they run as us."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+    except OSError as error:
+        raise DeviceUnavailable(
+            f"cannot make the work folder {folder}: {error.strerror}", "Name another work_folder."
+        ) from error
+    if status.st_uid != os.geteuid() or status.st_mode & stat.S_IWOTH:
+        raise DeviceUnavailable(
+            f"the work folder {folder} belongs to another user, or anybody may write there", "Name another work_folder."
+        )
+
+
 class LocalTransport:
     """Runs commands and copies files on this machine.
 
     Args:
         device: Its ``work_folder`` is used, if it names one.
         max_output_bytes: Bound on each output stream of a command.
+
+    Raises:
+        DeviceUnavailable: If that folder cannot be made, is another user's, or anybody may write there.
     """
 
     def __init__(self, device: Device | None = None, *, max_output_bytes: int = MAX_OUTPUT_BYTES) -> None:
         self.work_folder = (device.work_folder if device else None) or str(_default_work_folder())
+        if device is not None and device.work_folder is not None:
+            _make_ours_alone(Path(device.work_folder))
         self._max_output_bytes = max_output_bytes
         self._open = True
 

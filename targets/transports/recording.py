@@ -28,8 +28,8 @@ _DECIDES = (
 class RecordingTransport:
     """A transport that hands every call on and writes it down.
 
-    The file appears when the transport is closed, whole or not at all; a conversation that was interrupted is not
-    written.
+    The file appears when the transport is closed, whole or not at all; a conversation that was interrupted, or that
+    could not be searched for secrets, is not written.
 
     Args:
         inner: The transport in use, which this one closes.
@@ -48,7 +48,9 @@ class RecordingTransport:
         self._inner = inner
         self._file = file
         self._device = device
-        self._scrub = Scrubber(device)
+        # On this very machine the folder's place says whose machine it is, and no tool depends on it.
+        here = device.transport == "local" or (device.transport == "ssh" and device.stand_in == "virtual")
+        self._scrub = Scrubber(device, inner.work_folder if here else "")
         self._steps: list[Step] = []
         self._programs: dict[str, None] = {}
         self._tools: dict[str, str] = {}
@@ -119,12 +121,15 @@ class RecordingTransport:
         """Close the inner transport and write the file.
 
         Raises:
-            UsageError: If the file cannot be written.
+            UsageError: If the file cannot be written, or the conversation could not be searched for secrets.
         """
         self._inner.close()
         if not self._open:
             return
         self._open = False
+        if self._whole and self._scrub.gave_up:
+            what = f"recording {self._file} is given up: {self._scrub.gave_up}"
+            raise UsageError(what, "Record fewer sessions; what was measured is in the store.")
         if self._whole and self._steps:
             known = self._device.model_dump(mode="json", include=set(_DECIDES), exclude_defaults=True)
             header = Header(
@@ -135,7 +140,7 @@ class RecordingTransport:
                 tools={self._scrub.text(name): self._scrub.text(value) for name, value in self._tools.items()},
                 programs=tuple(self._programs),
                 stand_in=self._device.label,
-                entry={key: self._scrub.text(v) if isinstance(v, str) else v for key, v in known.items()},
+                entry={key: self._scrub.text(v) if key == "tool" else v for key, v in known.items()},
             )
             write_conversation(self._file, header, self._steps)
 
@@ -149,7 +154,10 @@ class RecordingTransport:
 
     def write_down(self, step: Step) -> None:
         """Add a finished call to the recording."""
-        self._steps.append(step)
+        if self._scrub.gave_up:
+            self._steps.clear()
+        else:
+            self._steps.append(step)
 
     def clean(self, error: KitError) -> Failure:
         """An error without the secrets in its words."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from targets.inventory import Device
 from targets.jobs import Failure
 from targets.transports.base import Completed
 from targets.transports.conversation import Blob, Header, Step, read_conversation
-from targets.transports.secrets import PLACEHOLDER
+from targets.transports.secrets import PLACEHOLDER, TOUCHING
 
 _HEX = r"(?<![0-9A-Za-z])[0-9a-f]{16,64}(?![0-9A-Za-z])"
 _UUID = r"(?<![0-9A-Za-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9A-Za-z])"
@@ -24,7 +25,11 @@ _EPOCH = r"(?<![\w.])[12]\d{9}(?:\.\d+)?(?![\w.])"
 _VARIABLE = re.compile(
     f"(?P<placeholder>{PLACEHOLDER.pattern})|(?P<uuid>{_UUID})|(?P<time>{_TIME})|(?P<epoch>{_EPOCH})|(?P<hex>{_HEX})"
 )
+_NO_KEY = "nothing"
+_MOST_KEYS = 3
 _TOKEN = re.compile(f"{PLACEHOLDER.pattern}|{_UUID}|{_HEX}")
+_KINDS = {kind: re.compile(text) for kind, text in (("uuid", _UUID), ("time", _TIME), ("epoch", _EPOCH), ("hex", _HEX))}
+_HIDDEN = re.compile(r"[^\s\"']{1,255}")  # what a placeholder may stand for
 
 
 class ReplayTransport:
@@ -49,6 +54,7 @@ class ReplayTransport:
     def __init__(self, device: Device) -> None:
         self._place = Path(device.recording or "")
         self.header, self._steps = read_conversation(self._place)
+        _check_placeholders(self._steps, self._place)
         _check_version(device, self.header, self._place)
         self.recorded_transport = self.header.transport
         self.work_folder = self.header.work_folder
@@ -143,28 +149,37 @@ class ReplayTransport:
             return f"{len(now)} parts instead of {len(recorded)}"
         for one, other in zip(recorded, now, strict=True):
             if not self._matches(one, other, same):
-                at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
-                return f"recorded {_around(one, at)!r}, asked {_around(other, at)!r}"
+                return _told_apart(one, other)
         return ""
 
     def _matches(self, recorded: str, now: str, same: dict[str, str]) -> bool:
-        parts, tokens, at = [], [], 0
-        for found in _VARIABLE.finditer(recorded):
-            kind, token = str(found.lastgroup), found[0]
-            if kind == "hex" and len(token) == 64 and token not in self.header.programs:
-                continue
-            parts += [re.escape(recorded[at : found.start()]), f"({_pattern(kind, token)})"]
-            tokens.append((kind, token))
-            at = found.end()
-        matched = re.fullmatch("".join([*parts, re.escape(recorded[at:])]), now)
-        if matched is None:
+        """Walk both texts from literal to literal, in time that grows with their length only."""
+        variables = [found for found in _VARIABLE.finditer(recorded) if self._varies(found)]
+        if not variables:
+            return recorded == now
+        at = variables[0].start()
+        if recorded[:at] != now[:at]:
             return False
-        for (kind, token), value in zip(tokens, matched.groups(), strict=True):
-            if kind in {"time", "epoch"}:
-                continue
-            if same.setdefault(token, value) != value:
+        for number, found in enumerate(variables):
+            last = number == len(variables) - 1
+            literal = recorded[found.end() : len(recorded) if last else variables[number + 1].start()]
+            follows = "" if last else str(variables[number + 1].lastgroup)
+            kind, token = str(found.lastgroup), found[0]
+            if kind != "placeholder":
+                end = _end(kind, token, now, at)
+            elif token in same and now.startswith(same[token], at):
+                end = at + len(same[token])
+            else:
+                end = _hidden_end(now, at, literal, follows)
+            if end is None or not now.startswith(literal, end):
                 return False
-        return True
+            if kind not in {"time", "epoch"} and same.setdefault(token, now[at:end]) != now[at:end]:
+                return False
+            at = end + len(literal)
+        return at == len(now)
+
+    def _varies(self, found: re.Match[str]) -> bool:
+        return found.lastgroup != "hex" or len(found[0]) != 64 or found[0] in self.header.programs
 
     def _rewritten(self, blob: Blob) -> bytes:
         if blob.text is None or not self._same:
@@ -172,18 +187,71 @@ class ReplayTransport:
         return _TOKEN.sub(lambda found: self._same.get(found[0], found[0]), blob.text).encode("utf-8")
 
 
+def _told_apart(recorded: str, now: str) -> str:
+    """Where two texts differ, not counting what differs each time; in JSON, the first keys."""
+    one, other = (_VARIABLE.sub("*", text) for text in (recorded, now))
+    if one == other:  # an id or a hash that had to be the same
+        one, other = recorded, now
+    try:
+        left, right = _flat(json.loads(one)), _flat(json.loads(other))
+    except (ValueError, RecursionError):
+        at = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), len(one))
+        return f"recorded {_around(one, at)!r}, asked {_around(other, at)!r}"
+    keys = [key for key in {**left, **right} if left.get(key) != right.get(key)][:_MOST_KEYS] or ["its layout"]
+    told = []
+    for key in keys:
+        values = (errors.printable(side.get(key, _NO_KEY), 60) for side in (left, right))
+        told.append("{}: recorded {}, asked {}".format(errors.printable(key or "the value", 60), *values))
+    return "; ".join(told)
+
+
+def _flat(value: object, key: str = "") -> dict[str, str]:
+    """The values of a JSON text by dotted key."""
+    if not isinstance(value, dict):
+        return {key: json.dumps(value)}
+    found: dict[str, str] = {}
+    for part, inner in value.items():
+        found |= _flat(inner, f"{key}.{part}" if key else part)
+    return found
+
+
 def _around(text: str, at: int) -> str:
     return errors.printable(text[max(0, at - 30) :], 90)
 
 
-def _pattern(kind: str, token: str) -> str:
-    return {
-        "placeholder": r"[^\s\"']+?",
-        "uuid": _UUID,
-        "time": _TIME,
-        "epoch": _EPOCH,
-        "hex": rf"[0-9a-f]{{{len(token)}}}",
-    }[kind]
+def _end(kind: str, token: str, now: str, at: int) -> int | None:
+    """Where a variable part of a known form ends that begins at a place, if one does."""
+    found = _KINDS[kind].match(now, at)
+    return found.end() if found and (kind != "hex" or len(found[0]) == len(token)) else None
+
+
+def _hidden_end(now: str, at: int, literal: str, follows: str) -> int | None:
+    """Where what a placeholder stands for ends: before the next place with the literal after it, or the next variable.
+
+    Args:
+        now: What is asked.
+        at: Where it begins.
+        literal: What follows it.
+        follows: Kind of the variable after the literal; empty where the text ends with the literal.
+    """
+    hidden = _HIDDEN.match(now, at)
+    if hidden is None:
+        return None
+    if not follows:
+        end = len(now) - len(literal)
+    elif literal:
+        end = now.find(literal, at + 1, hidden.end() + len(literal))
+    else:
+        found = _KINDS[follows].search(now, at + 1)
+        end = found.start() if found else -1
+    return end if at < end <= hidden.end() else None
+
+
+def _check_placeholders(steps: Sequence[Step], place: Path) -> None:
+    for number, step in enumerate(steps, 2):
+        if any(TOUCHING.search(part) for part in step.asked()):
+            what = f"{place}:{number}: two placeholders touch, so nobody can tell where one ends"
+            raise UsageError(what, "Record it again.")
 
 
 def _check_version(device: Device, header: Header, place: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,8 @@ def load_key(path: Path) -> Any:
     exceptions = require("cryptography.exceptions", "ssh")
     try:
         status = path.stat()
+        if is_public_key(path):
+            raise DeviceUnavailable(f"{path} is the public half of a key", "Name the private one as key_file.")
         if status.st_mode & 0o077:
             raise DeviceUnavailable(f"private key {path} can be used by others", f"Run: chmod 600 {path}")
         if status.st_size > _MAX_KEY_BYTES:
@@ -115,6 +118,15 @@ def load_key(path: Path) -> Any:
         raise DeviceUnavailable(  # "from None": those errors may quote the file
             f"{path} is no private key that can be used", "Make one: ssh-keygen -t ed25519"
         ) from None
+
+
+def is_public_key(path: Path) -> bool:
+    """Whether a file is the public half of a key, which a private one must not be mixed up with."""
+    try:
+        with path.open("rb") as file:
+            return re.match(rb"(?:sk-)?(?:ssh|ecdsa)-[a-z0-9@.-]+ AAAA", file.read(200)) is not None
+    except OSError:
+        return False
 
 
 def _public_blob(path: Path) -> bytes:

@@ -223,8 +223,12 @@ def _size_of(transport: SshTransport, link: Link, remote: str, what: str) -> int
     if inside and PurePosixPath(root) not in PurePosixPath(real).parents:
         raise _DeviceRefused("it is a link that leads out of the work folder", "Remove it there.")
     if size > MAX_PULL_BYTES:
-        raise _DeviceRefused(f"it says it has {size} bytes, and {MAX_PULL_BYTES} is the most", "Copy it by hand.")
+        raise _DeviceRefused(_too_large(size), "Copy it by hand.")
     return size
+
+
+def _too_large(size: int) -> str:
+    return f"it says it has {size} bytes, and {MAX_PULL_BYTES} is the most"
 
 
 def _download(link: Link, remote: str, size: int, write: Callable[[bytes], object], what: str) -> str:
@@ -258,7 +262,10 @@ def checksum(transport: SshTransport, remote: str) -> str | None:
             status = link.sftp().stat(_name(remote))
         if not isinstance(status.st_mode, int) or not stat.S_ISREG(status.st_mode):
             return None
-        return _remote_hash(transport, remote, status.st_size or 0)
+        size = status.st_size or 0
+        if size > MAX_PULL_BYTES:
+            raise SessionFailed(f"{what}: {_too_large(size)}", FailureKind.TOOL_ERROR, "Remove it there.")
+        return _remote_hash(transport, remote, size)
     except _DeviceRefused as refused:
         if refused.why.startswith("no such file"):
             return None

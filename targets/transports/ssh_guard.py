@@ -42,6 +42,11 @@ trap '' HUP INT TERM PIPE
 work=$1 token=$2
 [ -n "$work" ] || work=$HOME/.cache/inas-deploy
 mkdir -p -- "$work" || exit 1
+ours_alone() { [ "$3" = "$(id -u)" ] && case $1 in ????????w*) false ;; esac; }
+if ! ours_alone $(ls -ldn -- "$work/."); then
+  printf '%s belongs to another user, or anybody may write there\\n' "$work" >&2
+  exit 1
+fi
 boot=
 { read -r boot < /proc/sys/kernel/random/boot_id; } 2>/dev/null
 boot=${boot%%-*}

@@ -18,6 +18,7 @@ from typing import Any, Self
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, printable
 from targets.extras import require
 from targets.inventory import Device, split_address
+from targets.stand_ins import how_to_reach
 from targets.transports.ssh_auth import Identities
 from targets.transports.ssh_guard import Guard
 from targets.transports.ssh_keys import DEFAULT_PORT, HostKey, check_key, judge_key, known_keys
@@ -63,7 +64,8 @@ def hops(device: Device) -> list[Hop]:
 def wire_errors() -> tuple[type[Exception], ...]:
     """What paramiko raises where a connection breaks, or the other side says what no server should."""
     paramiko = require("paramiko", "ssh")
-    return (paramiko.SSHException, OSError, EOFError, ValueError, LookupError, TypeError, struct.error)
+    said_wrongly = (paramiko.SSHException, paramiko.SFTPError, ValueError, LookupError, TypeError, struct.error)
+    return (OSError, EOFError, *said_wrongly)
 
 
 class Watchdog:
@@ -145,7 +147,8 @@ class Link:
     @contextlib.contextmanager
     def _opening(self) -> Iterator[None]:
         seconds = self._device.connect_timeout_s
-        where = f"device {self._device.name!r} ({printable(self._device.host or '')})"
+        host, port = self._device.address
+        where = f"device {self._device.name!r} ({printable(host)}:{port})"
         watchdog, opened = Watchdog(seconds, self), False
         refusals: tuple[type[Exception], ...] = (DeviceUnavailable, *wire_errors())
         try:
@@ -160,7 +163,7 @@ class Link:
             if isinstance(error, DeviceUnavailable):
                 raise
             why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            fix = "Check host and port, and that its ssh server runs."
+            fix = how_to_reach(self._device, "Check host and port, and that its ssh server runs.")
             raise Unreachable(f"{where} cannot be reached: {printable(why or 'no answer')}", fix) from error
         finally:  # an interrupt, too, leaves no thread and no connection behind
             if not opened:

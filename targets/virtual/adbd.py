@@ -7,8 +7,6 @@ of the binary, the initial value of ``auth_required``, is set so that it asks fo
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
 import platform
@@ -16,11 +14,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 from targets.errors import DeviceUnavailable, printable
 from targets.files import sha256_of
+from targets.virtual.folder import locked
 
 SUITE = "trixie"
 VERSION = "34.0.5-12"
@@ -62,7 +60,7 @@ def adbd_tree() -> Path:
                 f"Use a Debian or Ubuntu host, or point {CACHE_VARIABLE} at a cache filled on one.",
             )
     _make(cache)
-    with _locked(cache / "lock"):
+    with locked(cache):
         if not _is_whole(tree):
             _fetch(tree)
     return tree
@@ -88,13 +86,6 @@ def _is_whole(tree: Path) -> bool:
     """Whether a fetch ended here: the tree is renamed into place as the last step."""
     binary = tree / BINARY
     return binary.is_file() and sha256_of(binary) == PATCHED_SHA256
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _patched(binary: bytes) -> bytes:

@@ -16,6 +16,7 @@ import site
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ from targets.errors import DeviceUnavailable, printable
 from targets.files import write_atomic
 from targets.inventory import Device
 from targets.transports.ssh_link import wire_errors
+from targets.virtual.folder import locked, make_private
 
 _HOST = "127.0.0.1"
 _START_S = 15.0
@@ -33,6 +35,7 @@ _POLL_S = 0.02
 _ATTEMPTS = 3  # the free port may be taken between the look and the start
 _PRIVILEGE_FOLDER = Path("/run/sshd")  # where an sshd started by root confines itself; Debian makes it at boot
 
+# StrictModes would refuse a folder under /tmp; the folder itself is closed to all others instead.
 _CONFIGURATION = """\
 Port {port}
 ListenAddress {host}
@@ -93,7 +96,8 @@ def start_board(folder: Path, name: str = "board") -> Device:
         The device as an inventory would describe it.
 
     Raises:
-        DeviceUnavailable: If no sshd is installed, or it does not start; its complaint is quoted.
+        DeviceUnavailable: If no sshd is installed, or it does not start (its complaint is quoted), or the folder is
+            another user's.
     """
     folder = folder.expanduser().resolve()
     if not str(folder).isprintable() or set(str(folder)) & set('"%\\'):
@@ -102,13 +106,9 @@ def start_board(folder: Path, name: str = "board") -> Device:
     keygen = _program("ssh-keygen")
     wire_errors()  # names the extra that is missing before anything is started
     try:
-        (folder / "home").mkdir(mode=0o700, parents=True, exist_ok=True)
-        _make_keys(folder, keygen)
-        if not board_is_running(folder):
-            _start(folder, sshd)
-        port = int((folder / "port").read_text())
-        host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
-        write_atomic(folder / "known_hosts", f"[{_HOST}]:{port} {host_key}\n".encode())
+        make_private(folder)
+        with locked(folder):
+            port = _started(folder, sshd, keygen)
     except OSError as error:
         raise DeviceUnavailable(
             f"cannot set up a board in {folder}: {error.strerror}", "Name another folder."
@@ -136,9 +136,15 @@ def stop_board(folder: Path) -> None:
         folder: As for :func:`start_board`.
     """
     folder = folder.expanduser().resolve()
-    pid = _pid(folder)
-    if pid is None:
+    if not folder.is_dir():
         return
+    with locked(folder):
+        pid = _pid(folder)
+        if pid is not None:
+            _stop(folder, pid)
+
+
+def _stop(folder: Path, pid: int) -> None:
     family = [pid, *_children(pid)]
     for member in family:
         with contextlib.suppress(ProcessLookupError):
@@ -170,16 +176,32 @@ def _program(name: str, *places: str) -> str:
     return found
 
 
-def _make_keys(folder: Path, keygen: str) -> None:
+def _started(folder: Path, sshd: str, keygen: str) -> int:
+    """Have the folder's server run; its port."""
+    (folder / "home").mkdir(mode=0o700, exist_ok=True)
     for name in ("host_key", "client_key"):
         if not (folder / name).exists():
-            argv = [keygen, "-q", "-t", "ed25519", "-N", "", "-C", f"inas-deploy virtual board {name}"]
-            done = subprocess.run([*argv, "-f", str(folder / name)], capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise DeviceUnavailable(
-                    f"ssh-keygen fails: {printable(done.stderr.strip(), 200)}", "Name another folder."
-                )
+            _make_key(folder, name, keygen)
     shutil.copyfile(folder / "client_key.pub", folder / "authorized_keys")
+    (folder / "authorized_keys").chmod(0o600)
+    if not board_is_running(folder):
+        _start(folder, sshd)
+    port = int((folder / "port").read_text())
+    host_key = " ".join((folder / "host_key.pub").read_text().split()[:2])
+    write_atomic(folder / "known_hosts", f"[{_HOST}]:{port} {host_key}\n".encode())
+    return port
+
+
+def _make_key(folder: Path, name: str, keygen: str) -> None:
+    """Make a pair elsewhere and move it into place, the private key last: where that is, both are whole."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        argv = [keygen, "-q", "-t", "ed25519", "-N", "", "-C", f"inas-deploy virtual board {name}"]
+        argv += ["-f", str(Path(place) / name)]
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise DeviceUnavailable(f"ssh-keygen fails: {printable(done.stderr.strip(), 200)}", "Name another folder.")
+        for file in (f"{name}.pub", name):
+            (Path(place) / file).replace(folder / file)
 
 
 def _start(folder: Path, sshd: str) -> None:
@@ -189,15 +211,17 @@ def _start(folder: Path, sshd: str) -> None:
         port = _free_port()
         text = _CONFIGURATION.format(port=port, host=_HOST, folder=folder, user_base=site.getuserbase())
         (folder / "sshd_config").write_text(text)
+        (folder / "port").write_text(f"{port}\n")
         (folder / "sshd.pid").unlink(missing_ok=True)
         argv = [sshd, "-D", "-e", "-f", str(folder / "sshd_config")]
         with (folder / "sshd.log").open("wb") as log:
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-        if _answers(folder, process, port):
-            (folder / "port").write_text(f"{port}\n")
-            return
-        process.kill()
-        process.wait()
+        with contextlib.ExitStack() as undo:  # on Ctrl-C, too
+            undo.callback(process.wait)
+            undo.callback(process.kill)
+            if _answers(folder, process, port):
+                undo.pop_all()
+                return
     lines = (folder / "sshd.log").read_text(errors="replace").strip().splitlines() or ["no word about why"]
     raise DeviceUnavailable(f"sshd does not start: {printable(lines[-1], 200)}", f"Its log is {folder / 'sshd.log'}.")
 

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from targets.errors import DeviceUnavailable, UsageError, printable
 from targets.inventory import Device
 from targets.transports.adb_keys import ensure_key
 from targets.virtual import adbd
+from targets.virtual.folder import locked, make_private
 from targets.virtual.phone_files import write_phone_files
 
 _SCANNED_BY_ADB = range(5555, 5586)
@@ -66,9 +68,12 @@ class VirtualPhone:
         """Start it and wait until it answers.
 
         Raises:
-            DeviceUnavailable: If this host cannot run it; the line says what is needed.
+            DeviceUnavailable: If this host cannot run it (the line says what is needed), or one runs there already.
         """
-        self._process, self.device = _start(self._folder, self._name, detached=False)
+        with _alone(self._folder):
+            if phone_is_running(self._folder):
+                raise DeviceUnavailable(f"a phone runs in {self._folder} already", "Stop it, or name another folder.")
+            self._process, self.device = _start(self._folder, self._name, detached=False)
 
     def stop(self) -> None:
         """End every process of it; stopping twice is harmless."""
@@ -123,30 +128,44 @@ def start_phone(folder: Path, name: str = "virtual-phone") -> Device:
         DeviceUnavailable: If this host cannot run it.
     """
     folder = folder.absolute()
-    if phone_is_running(folder):
-        return Device.model_validate_json((folder / "device.json").read_text(encoding="utf-8"))
-    process, device = _start(folder, name, detached=True)
-    (folder / "device.json").write_text(device.model_dump_json(exclude_none=True), encoding="utf-8")
-    started = {"pid": process.pid, "started": _start_ticks(process.pid)}
-    (folder / "phone.pid").write_text(json.dumps(started), encoding="utf-8")
+    with _alone(folder):
+        if phone_is_running(folder):
+            return Device.model_validate_json((folder / "device.json").read_text(encoding="utf-8"))
+        process, device = _start(folder, name, detached=True)
     process.returncode = 0  # it is meant to outlive us: no warning about a child that still runs
     return device
 
 
 def stop_phone(folder: Path) -> None:
     """Stop what :func:`start_phone` started; stopping twice is harmless."""
-    pid = _running_pid(folder.absolute())
-    if pid is not None:
-        os.kill(pid, signal.SIGKILL)  # unshare ignores the milder ones; the kernel then ends all inside
-        deadline = time.monotonic() + _STOP_S
-        while _running_pid(folder.absolute()) is not None and time.monotonic() < deadline:
-            time.sleep(0.02)
-    (folder / "phone.pid").unlink(missing_ok=True)
+    folder = folder.absolute()
+    if not folder.is_dir():
+        return
+    with locked(folder):
+        pid = _running_pid(folder)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)  # unshare ignores the milder ones; the kernel then ends all inside
+            deadline = time.monotonic() + _STOP_S
+            while _running_pid(folder) is not None and time.monotonic() < deadline:
+                time.sleep(0.02)
+        (folder / "phone.pid").unlink(missing_ok=True)
 
 
 def phone_is_running(folder: Path) -> bool:
     """Whether a phone started from this folder is up."""
     return _running_pid(folder.absolute()) is not None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The folder, made and private, with nobody else starting or stopping a phone there."""
+    with contextlib.ExitStack() as held:
+        try:
+            make_private(folder)
+            held.enter_context(locked(folder))
+        except OSError as error:
+            raise UsageError(f"cannot make a phone in {folder}: {error.strerror}", "Name a folder of yours.") from error
+        yield
 
 
 def _running_pid(folder: Path) -> int | None:
@@ -177,7 +196,6 @@ def _start(folder: Path, name: str, *, detached: bool) -> tuple[subprocess.Popen
     try:
         for place in ("data/misc/adb", "data/local/tmp"):
             (root / place).mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
     except OSError as error:
         raise UsageError(f"cannot make a phone in {folder}: {error.strerror}", "Name a folder of yours.") from error
     key = ensure_key(folder / "adbkey")
@@ -199,13 +217,21 @@ def _start(folder: Path, name: str, *, detached: bool) -> tuple[subprocess.Popen
                 env={**os.environ, "PATH": _search_path(), "PYTHONPATH": str(_package_parent())},
                 cwd="/",
             )
+    device = _device(name, port, key)
     with contextlib.ExitStack() as undo:
         undo.callback(_end, process)
+        _note(folder, process, device)  # before it is ready: it can be found and stopped, whatever becomes of us
         _answer(process, folder, _START_S)
         undo.pop_all()
     if detached and process.stdout is not None:
         process.stdout.close()
-    return process, _device(name, port, key)
+    return process, device
+
+
+def _note(folder: Path, process: subprocess.Popen[bytes], device: Device) -> None:
+    (folder / "device.json").write_text(device.model_dump_json(exclude_none=True), encoding="utf-8")
+    started = {"pid": process.pid, "started": _start_ticks(process.pid)}
+    (folder / "phone.pid").write_text(json.dumps(started), encoding="utf-8")
 
 
 def _device(name: str, port: int, key: Path) -> Device:

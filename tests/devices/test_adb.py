@@ -212,6 +212,17 @@ def test_a_key_that_others_can_read_is_refused(tmp_path):
         ensure_key(key)
 
 
+def test_a_key_folder_that_another_process_makes_meanwhile_is_used(tmp_path, monkeypatch):
+    plain = Path.mkdir
+
+    def after_another(self, *words, **more):
+        plain(self, exist_ok=True)
+        plain(self, *words, **more)
+
+    monkeypatch.setattr(Path, "mkdir", after_another)
+    assert ensure_key(tmp_path / "keys" / "adbkey").exists()
+
+
 def test_what_is_no_key_is_told(phone, tmp_path):
     key = tmp_path / "key"
     key.write_text("no key")

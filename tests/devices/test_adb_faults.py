@@ -3,18 +3,24 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed
 from targets.transports.adb import AdbTransport
+from targets.transports.adb_connection import AdbConnection
 from targets.transports.adb_discovery import answers, usb_hint
 from targets.transports.adb_keys import ensure_key
+from targets.transports.adb_link import LinkFlooded, LinkLate, LinkLost
+from targets.virtual import phone as phones
 from targets.virtual.phone import VirtualPhone, phone_is_running, start_phone, stop_phone
 from targets.virtual.relay import Fault, Relay
 
@@ -216,13 +222,26 @@ def test_two_phones_are_two(own, tmp_path):
             AdbTransport(own.device.model_copy(update=swapped))
 
 
-def test_a_phone_that_outlives_its_starter_is_found_and_stopped(tmp_path):
+def test_a_phone_that_outlives_its_starter_is_found_and_stopped(tmp_path, monkeypatch):
     folder = tmp_path / "kept"
     assert not phone_is_running(folder)
-    device = start_phone(folder)
+    started = []
+
+    def slow(*words, **more):
+        started.append(words)
+        time.sleep(0.5)
+        return plain(*words, **more)
+
+    plain = phones._start
+    monkeypatch.setattr(phones, "_start", slow)
     try:
+        with ThreadPoolExecutor(2) as pool:  # two at once are one
+            device, second = pool.map(lambda _: start_phone(folder), range(2))
+        assert device == second
+        assert len(started) == 1
         assert phone_is_running(folder)
-        assert start_phone(folder) == device
+        with pytest.raises(DeviceUnavailable, match="already"):
+            VirtualPhone(folder).start()
         with AdbTransport(device) as transport:
             assert transport.run(["echo", "here"], timeout_s=20).stdout == b"here\n"
     finally:
@@ -273,9 +292,16 @@ class Liar(threading.Thread):
         end.close()
 
 
+def frame(word, first, second, data):
+    number = int.from_bytes(word, "little")
+    head = struct.pack("<6I", number, first, second, len(data), sum(data), number ^ 0xFFFFFFFF)
+    return head + data
+
+
 @pytest.mark.parametrize(
     ("says", "hold", "reason"),
     [
+        (frame(b"AUTH", 1, 0, b"x" * 19), True, "not adb"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, "not adb"),
         (b"", False, "closed the connection"),
         (b"", True, "no answer"),
@@ -290,6 +316,22 @@ def test_whoever_is_no_adbd_is_found_out(own, says, hold, reason):
         AdbTransport(own.device.model_copy(update={"port": liar.port, "connect_timeout_s": 1.0}))
     assert time.monotonic() - started < 30
     liar.server.close()
+
+
+def test_a_device_does_not_decide_how_much_memory_is_set_aside(own, tmp_path):
+    liar = Liar(frame(b"CNXN", 0x01000000, 2**29, b"device::") + frame(b"OKAY", 7, 1, b""))
+    device = own.device.model_copy(update={"port": liar.port, "connect_timeout_s": 5.0})
+    connection = AdbConnection(device)
+    connection.open()
+    tracemalloc.start()
+    try:
+        with pytest.raises((LinkLost, LinkLate, LinkFlooded)):
+            connection.pull("/x", tmp_path / "x", 100, 1.0)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+    finally:
+        tracemalloc.stop()
+        connection.drop()
+        liar.server.close()
 
 
 def test_a_look_at_usb_is_one_line_whatever_there_is():

@@ -265,6 +265,7 @@ def test_a_device_that_is_gone_is_lost_and_not_refused(board, tmp_path):
     relay = Relay(("127.0.0.1", 0), board.address)
     there = SshTransport(known_as(board, tmp_path, relay.port))
     relay.close()
+    assert comes(lambda: not there._link.alive)
     with pytest.raises(SessionFailed, match="cannot be reached") as caught:
         there.run(["true"], timeout_s=60)
     assert caught.value.kind is FailureKind.LOST_DEVICE
@@ -342,6 +343,25 @@ def test_a_work_folder_that_cannot_be_made_is_one_line(board, tmp_path):
     with pytest.raises(DeviceUnavailable, match="cannot start a shell in its work folder there: mkdir") as caught:
         SshTransport(board.model_copy(update={"work_folder": f"{tmp_path}/file/x"}))
     assert "\n" not in str(caught.value)
+
+
+def test_a_work_folder_in_which_others_may_swap_files_is_refused(board, tmp_path):
+    shared, alien = tmp_path / "shared", tmp_path / "alien"
+    for folder in (shared, alien):
+        folder.mkdir()
+    shared.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(alien, 65534, 65534)
+    else:
+        alien = Path("/usr")
+    for folder in (shared, alien):
+        with pytest.raises(DeviceUnavailable, match=f"{folder} belongs to another user, or anybody may write"):
+            SshTransport(board.model_copy(update={"work_folder": str(folder)}))
+    assert not list(shared.iterdir())
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    (tmp_path / "own").mkdir()
+    with SshTransport(board.model_copy(update={"work_folder": f"{tmp_path}/link"})) as there:
+        assert there.run(["true"], timeout_s=60).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,8 @@ def test_a_board_outlives_its_starter_and_stops_with_all_that_runs_on_it(tmp_pat
     code = (
         f"from pathlib import Path; from targets.virtual.board import start_board; start_board(Path({str(folder)!r}))"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
     try:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
         assert board_is_running(folder)
         pid = number_in(folder / "sshd.pid")
         device = start_board(folder)  # finds the one that runs
@@ -49,6 +51,55 @@ def test_a_board_says_what_it_is_and_keeps_its_keys_private(board):
     for name in ("host_key", "client_key"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
     assert "ListenAddress 127.0.0.1" in (folder / "sshd_config").read_text()
+
+
+def test_two_starts_at_once_are_one_board_that_nobody_else_can_enter(tmp_path, monkeypatch):
+    folder, plain, starts = tmp_path / "b", boards._start, []
+    folder.mkdir()
+    folder.chmod(0o775)  # as a umask of 002 makes it
+
+    def slow(*words):
+        starts.append(words)
+        time.sleep(0.5)
+        plain(*words)
+
+    monkeypatch.setattr(boards, "_start", slow)
+    try:
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(lambda _: start_board(folder), range(3)))
+        assert len(starts) == 1
+        assert found[0] == found[1] == found[2]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "authorized_keys").stat().st_mode) == 0o600
+    finally:
+        stop_board(folder)
+
+
+def test_a_start_that_is_interrupted_leaves_no_server(tmp_path, monkeypatch):
+    seen = []
+
+    def interrupted(folder, process, port):
+        seen.append(process)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(boards, "_answers", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start_board(tmp_path)
+        assert seen[0].returncode is not None
+    finally:
+        stop_board(tmp_path)
+
+
+def test_a_folder_of_another_user_or_of_everybody_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp").chmod(0o1777)
+    with pytest.raises(DeviceUnavailable, match="not a folder of yours alone"):
+        start_board(tmp_path / "tmp")
+    uid = os.geteuid()
+    monkeypatch.setattr(boards.os, "geteuid", lambda: uid + 1)
+    with pytest.raises(DeviceUnavailable, match="not a folder of yours alone"):
+        start_board(tmp_path)
 
 
 def test_a_pid_file_of_another_process_is_not_believed(tmp_path):

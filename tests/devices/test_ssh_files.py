@@ -209,6 +209,8 @@ def test_a_file_that_says_it_is_huge_is_refused_before_it_is_read(there, tmp_pat
         file.truncate(ssh_files.MAX_PULL_BYTES + 1)
     with pytest.raises(SessionFailed, match="is the most"):
         there.pull(f"{folder}/sparse", tmp_path / "x")
+    with pytest.raises(SessionFailed, match="is the most"):
+        there.checksum(f"{folder}/sparse")
     (folder / "sparse").unlink()
 
 

@@ -94,9 +94,17 @@ def test_a_key_is_accepted_only_if_it_is_the_one_that_was_meant(board, stranger)
 def test_accepting_keeps_what_the_file_says_already(board, stranger):
     path = Path(stranger.known_hosts)
     path.parent.mkdir()
-    path.write_text("# mine\nother ssh-rsa AAAA")  # without a line end
-    accept_host_key(stranger, scan_host_key(stranger).fingerprint)
-    assert path.read_text().startswith("# mine\nother ssh-rsa AAAA\n[127.0.0.1]:")
+    mine = b"# caf\xe9\nother ssh-rsa AAAA"  # no UTF-8, and without a line end
+    path.write_bytes(mine)
+    path.chmod(0o644)
+    with path.open("ab") as ssh:  # which adds a line of its own meanwhile
+        accept_host_key(stranger, scan_host_key(stranger).fingerprint)
+        ssh.write(b"later ssh-rsa BBBB\n")
+    lines = path.read_bytes().split(b"\n")
+    assert b"\n".join(lines[:2]) == mine
+    assert lines[2].startswith(b"[127.0.0.1]:")
+    assert lines[3:] == [b"later ssh-rsa BBBB", b""]
+    assert path.stat().st_mode & 0o777 == 0o644
     assert opens(stranger)
 
 
