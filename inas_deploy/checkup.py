@@ -10,6 +10,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from inas_deploy.doctor_software import probe_artifact
+from inas_deploy.report.text import clean
 from targets.drivers.registry import precisions_of
 from targets.errors import FailureKind, KitError, SessionFailed
 from targets.health import HealthBook
@@ -122,7 +123,7 @@ def checked(device: Device, book: LeaseBook, health: HealthBook, tell: Tell, *, 
             lease = stack.enter_context(book.acquire(device.lease_key, wait_s=wait_s)) if real else None
             check_device(device, lease, tell)
     except KitError as error:
-        tell(f"failed: {error}")
+        tell(f"failed: {clean(str(error))}")
         return error
     health.release(device.lease_key)
     tell("ok")

@@ -19,6 +19,7 @@ from inas_deploy.commands.check import check
 from inas_deploy.commands.compare import compare
 from inas_deploy.commands.doctor import doctor
 from inas_deploy.commands.report import report
+from inas_deploy.report.text import clean
 from targets.errors import KitError
 from targets.extras import DISTRIBUTION
 
@@ -53,7 +54,7 @@ def _options(
 
 
 def _complain(text: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"error: {' '.join(text.split())}", markup=False, highlight=False)
+    Console(stderr=True, soft_wrap=True).print(f"error: {clean(' '.join(text.split()))}", markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -70,7 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = typer.main.get_command(app).main(args=arguments, prog_name=DISTRIBUTION, standalone_mode=False)
     except TyperException as error:
-        _complain(f"{error.format_message()} Try '{DISTRIBUTION} --help'.")
+        context = getattr(error, "ctx", None)  # of the sub-command that refused its words
+        what = error.format_message().replace("Value error, ", "")
+        _complain(f"{what} Try '{context.command_path if context else DISTRIBUTION} --help'.")
         code = EXIT_USAGE
     except KitError as error:
         _complain(str(error))

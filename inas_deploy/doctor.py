@@ -13,6 +13,7 @@ from rich.text import Text
 from inas_deploy.doctor_checks import Check
 from inas_deploy.doctor_host import host_checks, now_checks
 from inas_deploy.doctor_software import software_checks
+from inas_deploy.doctor_virtual import virtual_checks
 from targets.errors import KitError
 from targets.files import check_writable
 from targets.inventory import DEFAULT_FILE, load_inventory
@@ -21,7 +22,13 @@ from targets.store import DEFAULT_STORE, ResultStore
 __all__ = ["Check", "diagnose", "render"]
 
 _STYLES = {"ok": "green", "warn": "yellow", "missing": "dim"}
-_AREAS = {"installed": "Installed", "host": "What this host allows", "now": "Right now", "files": "Files"}
+_AREAS = {
+    "installed": "Installed",
+    "virtual": "Virtual devices (devices add --virtual)",
+    "host": "What this host allows",
+    "now": "Right now",
+    "files": "Files",
+}
 
 
 def diagnose(inventory: Path | None = None, store: str = DEFAULT_STORE) -> list[Check]:
@@ -35,7 +42,7 @@ def diagnose(inventory: Path | None = None, store: str = DEFAULT_STORE) -> list[
         All findings, in the order to read them.
     """
     now = list(now_checks())  # first: our own probes would be part of what is measured
-    return [*software_checks(), *host_checks(), *now, *_file_checks(inventory, store)]
+    return [*software_checks(), *virtual_checks(), *host_checks(), *now, *_file_checks(inventory, store)]
 
 
 def render(checks: Sequence[Check], console: Console) -> None:

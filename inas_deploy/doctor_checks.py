@@ -13,14 +13,14 @@ class Check(Frozen):
     """One thing that was tried out, and what came of it.
 
     Attributes:
-        area: ``installed``, ``host``, ``now`` or ``files``.
+        area: ``installed``, ``virtual`` (devices that can be acted here), ``host``, ``now`` or ``files``.
         name: What was tried.
         status: ``ok``; ``warn``: works, and figures suffer; ``missing``: not there, or hidden by the host.
         detail: What was found, with the figures.
         fix: What to do; empty where nothing needs or helps.
     """
 
-    area: Literal["installed", "host", "now", "files"]
+    area: Literal["installed", "virtual", "host", "now", "files"]
     name: str
     status: Status
     detail: str

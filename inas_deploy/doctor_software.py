@@ -54,9 +54,10 @@ _PACKAGES = (
     _Package("tflite-export", "litert-torch", "import litert_torch"),
     _Package("report", "jinja2", "import jinja2; assert jinja2.Template('{{ 1 + 1 }}').render() == '2'"),
     _Package("report", "matplotlib", "import matplotlib; matplotlib.use('Agg'); import matplotlib.pyplot"),
-    _Package("ssh", "paramiko", "import paramiko", used=False),
-    _Package("adb", "adb-shell", "import adb_shell.adb_device", used=False),
-    _Package("tensorrt", "tensorrt-rtx", "import tensorrt_rtx", used=False),
+    _Package("ssh", "paramiko", "import paramiko"),
+    _Package("adb", "adb-shell", "import adb_shell.adb_device"),
+    _Package("tensorrt", "tensorrt-rtx", "import tensorrt_rtx"),
+    _Package("lab", "psycopg", "import psycopg"),
     _Package("ray", "ray", "import ray", used=False),
 )
 

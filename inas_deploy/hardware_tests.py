@@ -201,6 +201,22 @@ def check_device(item: pytest.Item) -> None:
         pass
 
 
+def check_options(config: pytest.Config) -> None:
+    """See that ``--device`` names devices.
+
+    Raises:
+        UsageError: pytest's own, if the inventory cannot be read or knows no such device.
+    """
+    import pytest
+
+    try:
+        inventory = _inventory(config)
+        for text in config.getoption("inas_device"):
+            inventory.select(text)
+    except KitError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 def named_devices(config: pytest.Config, marker: pytest.Mark | None) -> list[str]:
     """Names of the devices that ``--device`` names and the marker, if any, allows.
 

@@ -7,14 +7,10 @@ run that uses neither pays for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pytest
-
-    from inas_deploy.hardware_tests import Measured
-    from targets.opening import Target
 
 MARKER = (
     "device(name): run on a device with this name or tag; skips with the reason where there is none, or where it is "
@@ -52,7 +48,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker and the fixtures known."""
     config.addinivalue_line("markers", MARKER)
-    config.pluginmanager.register(_fixtures(), "inas-deploy-fixtures")
+    from inas_deploy import pytest_fixtures  # needs pytest, which whoever imports this module may not have
+
+    config.pluginmanager.register(pytest_fixtures, "inas-deploy-fixtures")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Refuse a ``--device`` that nothing is called as what it is: a mistake on the command line."""
+    if session.config.getoption("inas_device"):
+        from inas_deploy.hardware_tests import check_options
+
+        check_options(session.config)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -91,32 +97,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         weak = sum(not verdict.startswith("valid") for verdict in verdicts)
         line = f"{name}{label}: {len(mine)} tests, {len(verdicts)} measurements, {weak} of them weak"
         terminalreporter.write_line(line)
-
-
-def _fixtures() -> object:
-    """The fixtures, made here so that the module can be imported without pytest."""
-    import pytest
-
-    class Fixtures:
-        @pytest.fixture
-        def target(self, request: pytest.FixtureRequest) -> Iterator[Target]:
-            """An open device: the one the marker asks for, else the one ``--device`` names, else this machine."""
-            from inas_deploy.hardware_tests import open_for
-
-            with open_for(request.node, getattr(request, "param", None)) as opened:
-                yield opened
-
-        @pytest.fixture(scope="session")
-        def measure_store(self, pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> str:
-            """Where sessions are kept: ``--measure-store``, else a temporary file."""
-            place = pytestconfig.getoption("inas_store")
-            return str(place or tmp_path_factory.mktemp("inas") / "measured.sqlite")
-
-        @pytest.fixture
-        def measured(self, request: pytest.FixtureRequest, target: Target, measure_store: str) -> Measured:
-            """Measures on ``target``: ``measured("net.onnx")``, ``measured.compare(a, b)``, ``measured.gate(b)``."""
-            from inas_deploy.hardware_tests import Measured
-
-            return Measured(target, measure_store, request.node)
-
-    return Fixtures()

@@ -32,7 +32,9 @@ _MIGRATION_LOCK = 0x696E6173  # any constant: it names the lock that openers of 
 # PostgreSQL's classes: connection, shutdown and start, serialization, lock not available, too many connections.
 _PASSING_STATES = ("08", "57P", "40", "55P03", "53300")
 _PASSING_TEXTS = ("the database system is", "too many clients", "remaining connection slots")
-_PASSWORD_PART = r"(//[^/@:]*):(.*)@"
+# User and password of a URL, also of one whose slashes or scheme are missing.
+_PASSWORD_PART = r"(^[^/@:]*(?=:(?!/))|/[^/@:]*):(.*)@"
+_POSTGRESQL = re.compile(r"\s*postgres(ql)?(\+\w+)?\s*:", re.IGNORECASE)
 _CONNECT = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -163,7 +165,11 @@ def _url(place: str) -> sa.URL:
             # Not chained: SQLAlchemy quotes the whole text, password included.
             fix = "Give a file name or an SQLAlchemy URL."
             raise StoreError(f"store {safe_place(place)!r} is not a database URL", fix) from None
-        return url.set(drivername="postgresql+psycopg") if url.drivername in {"postgresql", "postgres"} else url
+        driver = url.drivername.lower()
+        return url.set(drivername="postgresql+psycopg" if driver in {"postgresql", "postgres"} else driver)
+    if _POSTGRESQL.match(place):
+        fix = "Write postgresql://USER@HOST/DATABASE, with both slashes."
+        raise StoreError(f"store {safe_place(place)!r} is not a database URL", fix)
     path = Path(place)
     shown = safe_place(place)
     if path.is_dir():
@@ -188,5 +194,5 @@ def safe_place(place: str) -> str:
 
 
 def is_shared(store: str | Path) -> bool:
-    """Whether a store is one that several hosts can share: a PostgreSQL URL."""
-    return re.match(r"postgres(ql)?(\+\w+)?://", str(store)) is not None
+    """Whether a store is one that several hosts can share: a PostgreSQL URL, or what was meant to be one."""
+    return _POSTGRESQL.match(str(store)) is not None

@@ -92,7 +92,7 @@ class _Rules:
             return
         what = (
             f"{name} has been in quarantine since {state.quarantined_at:%Y-%m-%d %H:%M} UTC, "
-            f"after {state.failures} failures in a row, the last one: {state.reason}"
+            f"after {state.failures} failures in a row, the last one: {printable(state.reason, 400)}"
         )
         raise DeviceUnavailable(what, f"Mend it and lift the quarantine with: inas-deploy devices check {name}")
 

@@ -37,19 +37,44 @@ def add_entry(path: Path, name: str, entry: Mapping[str, Value]) -> Device:
     Raises:
         UsageError: If the name is taken, the entry is refused, or the file cannot be written.
     """
-    before = _read(path)
-    known = _tables(before)
-    if name in known:
-        raise UsageError(f"{path} has a device {name!r} already", "Take another --name, or remove the entry.")
+    if name in _tables(_read(path)):
+        raise UsageError(
+            f"{path} has a device {name!r} already",
+            f"Take another --name, or remove it: inas-deploy devices remove {name}",
+        )
+    return put_entry(path, name, entry)
+
+
+def put_entry(path: Path, name: str, entry: Mapping[str, Value]) -> Device:
+    """Add a device at the end of an inventory file in one write, in place of an entry of that name if there is one.
+
+    Args:
+        path: The file, which is made where it is missing.
+        name: The device's name.
+        entry: Its keys.
+
+    Returns:
+        The device as it is read back.
+
+    Raises:
+        UsageError: If the entry is refused, the old one leaves no clean cut, or the file cannot be written.
+    """
+    old = _read(path)
+    known = _tables(old)
+    before = _without(path, old, name) if name in known else old
+    known.pop(name, None)
     lines = [f"[devices.{_key(name)}]", *(f"{_key(key)} = {_value(value)}" for key, value in entry.items()), ""]
     gap = b"" if not before else b"\n" if before.endswith(b"\n") else b"\n\n"
     after = before + gap + "\n".join(lines).encode("utf-8")
-    _replace(path, before, after, {**known, name: dict(entry)})
+    _replace(path, old, after, {**known, name: dict(entry)})
     return next(device for device in load_inventory(path).devices if device.name == name)
 
 
-def remove_entry(path: Path, name: str) -> None:
+def remove_entry(path: Path, name: str) -> bool:
     """Take out an entry that :func:`add_entry` wrote; one that is not there is no failure.
+
+    Returns:
+        Whether it was there.
 
     Raises:
         UsageError: If the entry is written in a way that leaves no clean cut.
@@ -57,9 +82,15 @@ def remove_entry(path: Path, name: str) -> None:
     before = _read(path)
     known = _tables(before)
     if name not in known:
-        return
-    begin = re.search(rb"^\[devices\." + re.escape(_key(name).encode()) + rb"\][ \t]*\r?\n", before, re.MULTILINE)
+        return False
     rest = {other: table for other, table in known.items() if other != name}
+    _replace(path, before, _without(path, before, name), rest)
+    return True
+
+
+def _without(path: Path, before: bytes, name: str) -> bytes:
+    """The file's text without one entry."""
+    begin = re.search(rb"^\[devices\." + re.escape(_key(name).encode()) + rb"\][ \t]*\r?\n", before, re.MULTILINE)
     if begin is None:
         raise UsageError(f"{path}: [devices.{name}] is not written as a table of its own", "Remove it by hand.")
     following = _HEADER.search(before, begin.end())
@@ -67,8 +98,7 @@ def remove_entry(path: Path, name: str) -> None:
     own = re.match(rb"(?:[ \t]*[A-Za-z0-9_\"'-]+[ \t]*=[^\n]*(?:\n|\Z))*", before[begin.end() : end])
     cut = begin.end() + (own.end() if own else 0)
     head = before[: begin.start()]
-    after = (head[:-1] if head.endswith(b"\n\n") else head) + before[cut:]
-    _replace(path, before, after, rest)
+    return (head[:-1] if head.endswith(b"\n\n") else head) + before[cut:]
 
 
 def _replace(path: Path, before: bytes, after: bytes, wanted: Mapping[str, object]) -> None:

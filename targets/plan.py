@@ -83,6 +83,8 @@ def make_variant(
     """
     decides = (role, model, device, artifact.sha256, settings.model_dump_json(), *([stand_in] if stand_in else []))
     label = f"{model} @ {settings.runtime} {settings.precision.value} {settings.threads}t"
+    if settings.mode == "sustained":
+        label += " sustained"
     if device != "local":
         label += f" on {device}"
     return Variant(

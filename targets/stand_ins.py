@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from targets.errors import UsageError
+from targets.inventory import Device
 from targets.records import SIMULATED, SessionRecord, Variant
 
 
@@ -25,6 +26,19 @@ def refuse_mixed(variants: Iterable[Variant]) -> None:
             f"{simulated[0].label} is simulated and {measured[0].label} is measured: they do not go into one table",
             "Name devices of one kind with --target.",
         )
+
+
+def how_to_reach(device: Device, otherwise: str) -> str:
+    """What to do where a device does not answer: a virtual one was stopped, or lost with a restart of this machine.
+
+    Args:
+        device: That does not answer.
+        otherwise: What helps where it is a real one.
+    """
+    kind = {"ssh": "board", "adb": "phone"}.get(device.transport)
+    if device.stand_in != "virtual" or kind is None:
+        return otherwise
+    return f"Start it again: inas-deploy devices add --virtual {kind} --name {device.name}"
 
 
 def check_session(variant: Variant, session: SessionRecord) -> None:

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import IntegrityError
 
 from targets.database import Database
-from targets.errors import StoreError
+from targets.errors import StoreError, printable
 from targets.migrations import migrate
 from targets.plan import BenchPlan
 from targets.records import Environment, OpProfile, SessionRecord
@@ -194,7 +194,7 @@ class ResultStore:
         try:
             created_at = datetime.fromisoformat(row["created_at"])
         except (TypeError, ValueError) as error:
-            what = f"store {self.place}: run {row['run_id']} has no readable start ({error})"
+            what = f"store {self.place}: run {printable(str(row['run_id']))} has no readable start ({error})"
             raise StoreError(what, "The file was changed by something else; use another --store.") from error
         return StoredRun(
             run_id=str(row["run_id"]),
@@ -209,6 +209,6 @@ class ResultStore:
             return kind.model_validate_json(text)
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            what = f"store {self.place}: a {kind.__name__} cannot be read ({where}: {first['msg']})"
+            where = printable(".".join(str(part) for part in first["loc"]))
+            what = f"store {self.place}: a {kind.__name__} cannot be read ({where}: {printable(first['msg'])})"
             raise StoreError(what, "The file was changed by something else; use another --store.") from error

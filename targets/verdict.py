@@ -30,7 +30,7 @@ def _median(values: Sequence[float | None]) -> float | None:
 
 def _sample_size(sessions: Sequence[SessionRecord]) -> list[_Finding]:
     found: list[_Finding] = []
-    if len(sessions) < MIN_SESSIONS:
+    if len(sessions) < MIN_SESSIONS and sessions[0].settings.mode != "sustained":  # one long session is the point
         text = f"too few sessions: {len(sessions)}, so the spread between processes is not known"
         found.append((text, f"measure at least {MIN_SESSIONS} sessions (--sessions)"))
     fewest = min(inferences(s) for s in sessions)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from benchmarks.chain import write_chain
+from tests.devices.stopping import stop_virtual_devices
 
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "docs" / "examples"
@@ -91,7 +92,8 @@ def project(tmp_path, monkeypatch):
     git(origin, "add", ".")
     git(origin, "commit", "-m", "a model")
     git(tmp_path, "clone", str(origin), "clone")
-    return tmp_path / "clone"
+    yield tmp_path / "clone"
+    stop_virtual_devices()
 
 
 def test_every_run_step_has_a_name_and_every_setting_is_used():

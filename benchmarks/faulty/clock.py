@@ -72,8 +72,8 @@ class Clock:
         self.works = compiler is not None
         if compiler is not None:
             (folder / "clock.c").write_text(_SOURCE)
-            argv = [compiler, "-O2", "-shared", "-fPIC", "-o", str(folder / "clock.so"), str(folder / "clock.c"), "-ldl"]
-            subprocess.run(argv, check=True, capture_output=True)
+            argv = [compiler, "-O2", "-shared", "-fPIC", "-o", "clock.so", "clock.c", "-ldl"]
+            subprocess.run(argv, cwd=folder, check=True, capture_output=True)
             (folder / "clock.c").unlink()
 
     def set(self, seconds: int) -> None:

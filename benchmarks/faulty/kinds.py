@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -187,9 +189,6 @@ def _killed(kind: str, stand: Stand, usual: Usual, draw: random.Random) -> Harm:
     pause_s = draw.uniform(0, usual.seconds * 0.7)
 
     def act() -> bool:
-        import os
-        import signal
-
         end = time.monotonic() + 10 * usual.seconds
         while not (found := stand.tools()) and time.monotonic() < end:
             time.sleep(0.01)
@@ -215,8 +214,8 @@ def _reboot(kind: str, stand: Stand, usual: Usual, draw: random.Random) -> Harm:
 
 def _clock(kind: str, stand: Stand, usual: Usual, draw: random.Random) -> Harm:
     step = draw.choice(_STEPS_S)
-    way = f"{step:+d} s"
-    return Harm(kind, way, stand.device, later=_done(lambda: stand.clock.set(step)), at_s=draw.uniform(0, usual.seconds))
+    act = _done(lambda: stand.clock.set(step))
+    return Harm(kind, f"{step:+d} s", stand.device, later=act, at_s=draw.uniform(0, usual.seconds))
 
 
 def _revoked(kind: str, stand: Stand, usual: Usual, draw: random.Random) -> Harm:

@@ -1,4 +1,4 @@
-"""Two devices that can be harmed: a virtual board and a virtual phone, each behind a relay, and what is left on them."""
+"""Devices that can be harmed: a virtual board and a virtual phone, each behind a relay, and what is left on them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ class Stand(ABC):
         transport: ``ssh`` or ``adb``.
         relay: What connections go through.
         device: The device as seen through the relay.
-        direct: The same without the relay.
         small: The device with its work folder on a small disk; ``None`` where this host allows none.
         clock: Its wall clock.
         mangler: What its tool prints.
@@ -44,10 +43,14 @@ class Stand(ABC):
     transport: str
     relay: Relay
     device: Device
-    direct: Device
     small: Device | None
     clock: Clock
     mangler: Mangler
+
+    @property
+    @abstractmethod
+    def direct(self) -> Device:
+        """The device without the relay."""
 
     @abstractmethod
     def host_folder(self, work_folder: str) -> Path:
@@ -132,7 +135,8 @@ def _environment(pid: int) -> bytes:
         return b""
 
 
-def _words(pid: int) -> list[str]:
+def words_of(pid: int) -> list[str]:
+    """Command line of a process of this host; empty where it is gone."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
@@ -140,7 +144,7 @@ def _words(pid: int) -> list[str]:
 
 
 def _pids() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
 
 
 class Board(Stand):
@@ -155,21 +159,30 @@ class Board(Stand):
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self._folder = folder / "board"
-        self.direct = start_board(self._folder)
+        self._board = start_board(self._folder)
         (extra := folder / "extra").mkdir()
         self.clock = Clock(extra)
         self.mangler = Mangler(extra, str(extra), python, self.clock.environment())
+        self._board = self._board.model_copy(update={"python": self.mangler.tool})
         self.relay = Relay((_HOST, 0), self._dial)
         known = folder / "known_hosts"
         kind, key = (self._folder / "host_key.pub").read_text().split()[:2]
         known.write_text(f"[{_HOST}]:{self.relay.port} {kind} {key}\n")
-        behind = {"port": self.relay.port, "known_hosts": str(known), "python": self.mangler.tool}
-        self.device = self.direct.model_copy(update=behind)
+        behind = {"port": self.relay.port, "known_hosts": str(known)}
+        self.device = self._board.model_copy(update=behind)
         self._disk = folder / "disk"
         self.small = self._small_disk()
 
+    def _port(self) -> int:
+        return int((self._folder / "port").read_text())  # another one after each start
+
+    @property
+    def direct(self) -> Device:
+        """See :attr:`Stand.direct`."""
+        return self._board.model_copy(update={"port": self._port()})
+
     def _dial(self) -> socket.socket:
-        return socket.create_connection((_HOST, int((self._folder / "port").read_text())), timeout=5)
+        return socket.create_connection((_HOST, self._port()), timeout=5)
 
     def _small_disk(self) -> Device | None:
         self._disk.mkdir()
@@ -189,7 +202,7 @@ class Board(Stand):
 
     def tools(self) -> list[int]:
         """The agent and its guard."""
-        return [pid for pid in self.processes() if any(word.endswith(".pyz") for word in _words(pid)[1:2])]
+        return [pid for pid in self.processes() if any(word.endswith(".pyz") for word in words_of(pid)[1:2])]
 
     def reboot(self) -> None:
         """See :meth:`Stand.reboot`."""
@@ -238,11 +251,16 @@ class Phone(Stand):
         date.chmod(0o755)
         self.relay = Relay((_HOST, 0), (_HOST, self._phone.device.port or 0))
         work = {"work_folder": "/data/local/tmp/inas-deploy", "tool": self.mangler.tool}
-        self.direct = self._phone.device.model_copy(update=work)
-        self.device = self.direct.model_copy(update={"port": self.relay.port})
+        self._behind = self._phone.device.model_copy(update=work)
+        self.device = self._behind.model_copy(update={"port": self.relay.port})
         self.small = self.device.model_copy(update={"work_folder": f"{SMALL_DISK}/inas"})
         assert self._phone._process is not None
         self._unshare = self._phone._process.pid
+
+    @property
+    def direct(self) -> Device:
+        """See :attr:`Stand.direct`."""
+        return self._behind
 
     def host_folder(self, work_folder: str) -> Path:
         """Below the phone's root; its small disk is mounted for the phone's own processes only."""
@@ -267,11 +285,11 @@ class Phone(Stand):
     def processes(self) -> list[int]:
         """Whatever runs on the phone, but for its first process and adbd."""
         own = {self._first()}
-        return [p for p in self._inside() if p not in own and (w := _words(p)) and not w[0].startswith("/adbd/")]
+        return [p for p in self._inside() if p not in own and (w := words_of(p)) and not w[0].startswith("/adbd/")]
 
     def tools(self) -> list[int]:
         """The tool that is timed with."""
-        return [pid for pid in self.processes() if "targets.virtual.benchmark_model" in _words(pid)]
+        return [pid for pid in self.processes() if "targets.virtual.benchmark_model" in words_of(pid)]
 
     def reboot(self) -> None:
         """See :meth:`Stand.reboot`."""

@@ -18,7 +18,8 @@ from rich.table import Table
 from inas_deploy.checkup import checked
 from inas_deploy.commands.devices_add import add
 from inas_deploy.commands.options import Inventory, Json, Store
-from inas_deploy.new_device import stop_virtual
+from inas_deploy.new_device import stop_virtual, virtual_kind
+from inas_deploy.report.text import clean
 from targets.errors import DeviceUnavailable, UsageError
 from targets.health import HealthState, open_health
 from targets.inventory import DEFAULT_FILE, Device, load_inventory
@@ -114,12 +115,12 @@ def state_of(lease: LeaseState | None, health: HealthState | None) -> State:
         health: Its failures, if it has any.
     """
     if health is not None and health.quarantined_at is not None:
-        return State("in quarantine", f"since {_clock(health.quarantined_at)}: {health.reason}")
+        return State("in quarantine", f"since {_clock(health.quarantined_at)}: {clean(health.reason)}")
     if lease is not None:
         line = f", {lease.waiting} waiting" if lease.waiting else ""
-        return State("in use", f"by {lease.holder}, renewed until {_clock(lease.expires_at)}{line}")
+        return State("in use", f"by {clean(lease.holder)}, renewed until {_clock(lease.expires_at)}{line}")
     if health is not None:
-        return State("free", f"{health.failures} failed in a row: {health.reason}")
+        return State("free", f"{health.failures} failed in a row: {clean(health.reason)}")
     return State("free")
 
 
@@ -156,7 +157,7 @@ def check(
     for device in load_inventory(inventory).select(name):
 
         def tell(text: str, name: str = device.name) -> None:
-            console.print(f"{name}: {text}", markup=False, highlight=False)
+            console.print(clean(f"{name}: {text}"), markup=False, highlight=False)
 
         if checked(device, open_leases(store), open_health(store), tell, wait_s=wait) is not None:
             failed.append(device.name)
@@ -203,6 +204,25 @@ def stop(
     if not keep:
         remove_entry(path, device.name)
     Console(soft_wrap=True).print(f"{device.name}: stopped", highlight=False)
+
+
+@app.command()
+def remove(name: Name, inventory: Inventory = None) -> None:
+    """Take a device's entry out of the inventory; a virtual phone or board is stopped first.
+
+    [bold]Example[/bold]
+
+    inas-deploy devices remove nano
+    """
+    device = _one(name, inventory)
+    path = inventory or Path(DEFAULT_FILE)
+    if device.name != name:
+        raise UsageError(f"{name} is a tag", f"Name the device: inas-deploy devices remove {device.name}")
+    if virtual_kind(device) is not None:
+        stop_virtual(device, path)
+    if not path.exists() or not remove_entry(path, name):
+        raise UsageError(f"{name} is this machine and stands in no inventory", "There is nothing to remove.")
+    Console(soft_wrap=True).print(f"{name}: removed from {path}", markup=False, highlight=False)
 
 
 def _one(name: str, inventory: Path | None) -> Device:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from inas_deploy import new_device
 from inas_deploy.checkup import checked
 from inas_deploy.commands.options import Inventory, waiting
 from inas_deploy.new_device import Entry
+from inas_deploy.report.text import clean
 from targets.device_profiles import PROFILES
 from targets.errors import DeviceUnavailable, UsageError, printable
+from targets.files import check_writable
 from targets.health import open_health
-from targets.inventory import DEFAULT_FILE, Device, did_you_mean, load_inventory
-from targets.inventory_file import add_entry, remove_entry
+from targets.inventory import DEFAULT_FILE, Device, load_inventory
+from targets.inventory_file import add_entry, put_entry
 from targets.leases.registry import open_leases
 from targets.store import DEFAULT_STORE
 
@@ -77,10 +79,11 @@ def add(
         raise UsageError("more than one device is named", _WAYS)
     asked = {"profile": profile, "runtime": runtime, "tags": tag, "key_file": key_file, "python": python, "jump": jump}
     wishes: Entry = {key: value for key, value in asked.items() if value}
+    new_device.check_wishes(name, wishes)
     if virtual is not None:
         device = _add_virtual(virtual, path, name or f"virtual-{virtual.value}", wishes)
     elif simulated is not None:
-        device = _add(path, name or f"simulated-{simulated}", _simulated(simulated), wishes)
+        device = _add(path, name or f"simulated-{simulated}", new_device.simulated_entry(simulated, runtime), wishes)
     elif recording is not None:
         device = _add(path, name or "recorded", new_device.recording_entry(recording), wishes)
     else:
@@ -90,23 +93,22 @@ def add(
         _check(device)
 
 
-def _simulated(model: str) -> Entry:
-    if model not in PROFILES:
-        raise UsageError(
-            f"there is no profile {model!r}", f"{did_you_mean(model, PROFILES)}Take: {', '.join(PROFILES)}."
-        )
-    return {"transport": "simulated", "model": model}
-
-
 def _add_virtual(kind: Virtual, path: Path, name: str, wishes: Entry) -> Device:
     before = next((d for d in _known(path) if d.name == name), None)
-    if before is not None and before.stand_in != "virtual":
-        raise UsageError(f"{path} has a device {name!r} already, and it is no virtual one", "Take another --name.")
-    with waiting(f"starting {name} (a virtual phone is fetched once and kept)"):
-        entry = new_device.start_virtual(kind.value, path, name)
-    if before is not None:  # the entry of one that was stopped or lost with a reboot: its port may be another now
-        remove_entry(path, name)
-    return _add(path, name, entry, wishes)
+    if before is not None and new_device.virtual_kind(before) != kind.value:
+        raise UsageError(
+            f"{path} has a device {name!r} already, and it is no virtual {kind.value}", "Take another --name."
+        )
+    check_writable(path)
+    with ExitStack() as undo:  # on Ctrl-C, too: nothing is left running that no entry names
+        if before is None or not new_device.virtual_is_running(kind.value, path, name):
+            undo.callback(new_device.end_virtual, kind.value, path, name)
+        with waiting(f"starting {name} (a virtual phone is fetched once and kept)"):
+            entry = new_device.start_virtual(kind.value, path, name)
+        # In place of the entry of one that was stopped or lost with a reboot: its port may be another now.
+        device = put_entry(path, name, {**entry, **wishes})
+        undo.pop_all()
+    return _told(path, device)
 
 
 def _found(address: str | None, adb: str | None, usb: str | None) -> Entry:
@@ -141,12 +143,7 @@ def _known(path: Path) -> tuple[Device, ...]:
 
 def _add_real(path: Path, name: str, entry: Entry, wishes: Entry, fingerprint: str | None) -> Device:
     _refuse_taken(path, name)
-    try:
-        device = Device.model_validate({"name": name, **entry, **wishes})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        what = f"{'.'.join(str(part) for part in first['loc'])} {printable(str(first['input']), 60)!r} is refused"
-        raise UsageError(what, first["msg"].removeprefix("Value error, ")) from error
+    device = new_device.checked_device(name, entry, wishes)
     if device.transport == "ssh":
         _meet(device, fingerprint)
     with waiting(f"looking at {name}"):
@@ -157,7 +154,10 @@ def _add_real(path: Path, name: str, entry: Entry, wishes: Entry, fingerprint: s
 
 def _refuse_taken(path: Path, name: str) -> None:
     if any(device.name == name for device in _known(path)):
-        raise UsageError(f"{path} has a device {name!r} already", "Take another --name, or remove the entry.")
+        raise UsageError(
+            f"{path} has a device {name!r} already",
+            f"Take another --name, or remove it: inas-deploy devices remove {name}",
+        )
 
 
 def _meet(device: Device, fingerprint: str | None) -> None:
@@ -178,9 +178,12 @@ def _meet(device: Device, fingerprint: str | None) -> None:
 
 
 def _add(path: Path, name: str, entry: Entry, wishes: Entry) -> Device:
-    device = add_entry(path, name, {**entry, **wishes})
+    return _told(path, add_entry(path, name, {**entry, **wishes}))
+
+
+def _told(path: Path, device: Device) -> Device:
     label = f" (STAND-IN: {device.label})" if device.label else ""
-    _say(f"{name}: added to {path}{label}; use it with --target {name}")
+    _say(f"{device.name}: added to {path}{label}; use it with --target {device.name}")
     return device
 
 
@@ -196,4 +199,4 @@ def _check(device: Device) -> None:
 
 
 def _say(text: str) -> None:
-    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+    Console(soft_wrap=True).print(clean(text), markup=False, highlight=False)

@@ -113,7 +113,8 @@ def run_plan(plan: BenchPlan, targets: Mapping[str, Target], store: str, *, resu
         except (KeyboardInterrupt, KitError) as stop:
             if not progress.saved and isinstance(stop, KeyboardInterrupt):
                 console.print("stopped before the first session was done; nothing was kept", highlight=False)
-            if progress.saved:
+            replayed = any(variant.stand_in == "recorded" for variant in plan.variants)
+            if progress.saved and not replayed:  # a recording is played from its beginning, so nothing goes on
                 console.print(
                     f"stopped: {progress.saved} of {progress.total} steps are kept in {store}; "
                     "go on by repeating the command with --resume",

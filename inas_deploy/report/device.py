@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+
 from inas_deploy.report import text
 from inas_deploy.report.plots import BAND, MARK, Plot, svg
+from targets.heat import hottest_c
 from targets.records import DeviceReading, Measurement, SessionRecord
 
 READING_COLUMNS = ("session", "when", "hottest °C", "clocks MHz", "governor", "battery", "power mW", "thermal", "mode")
 _FEWEST_POINTS = 3
+_WINDOW_S = 60.0  # of a sustained run, at its begin and at its end
+_FEWEST_SAMPLES = 5
 
 
 def facts(measurement: Measurement) -> list[tuple[str, str]]:
@@ -37,6 +42,48 @@ def remarks(measurement: Measurement) -> list[str]:
         middle = sorted(energies)[len(energies) // 2]
         found[f"Energy of one inference: {text.latency(middle)} mJ (median of {len(energies)} sessions)"] = None
     return [text.sentence(note) for note in found]
+
+
+def sustained_notes(measurement: Measurement) -> list[str]:
+    """What a sustained run is there to show, and what one session leaves open; nothing for other runs."""
+    if measurement.variant.settings.mode != "sustained" or not measurement.sessions:
+        return []
+    longest = max(measurement.sessions, key=_timed_s)
+    seconds = _timed_s(longest)
+    course = [c for c in map(hottest_c, longest.readings) if c is not None]
+    if len(course) > 1:
+        line = f"temperature {course[0]:.1f} to {course[-1]:.1f} °C (highest {max(course):.1f}) over {_span(seconds)}"
+    else:
+        line = f"the device tells no temperature; {_span(seconds)} were timed"
+    window_s = min(_WINDOW_S, seconds / 5)
+    change = _change(longest.samples_ns, window_s)
+    if change is not None:
+        line += f"; the last {_span(window_s)} took {text.signed_percent(change)} against the first (median)"
+    alone = "one session: the spread between processes is not known"
+    return [text.sentence(f"sustained: {line}"), *([text.sentence(alone)] if len(measurement.sessions) == 1 else [])]
+
+
+def _timed_s(session: SessionRecord) -> float:
+    taken_s = sum(session.samples_ns) / 1e9
+    return taken_s or (session.finished_at - session.started_at).total_seconds()
+
+
+def _span(seconds: float) -> str:
+    if seconds > 90:
+        return f"{seconds / 60:.1f} min".replace(".0 ", " ")
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+
+
+def _change(samples_ns: Sequence[int], window_s: float) -> float | None:
+    """Median of the last seconds over that of the first, minus 1; ``None`` where too few were timed."""
+    taken = np.asarray(samples_ns, dtype=np.float64)
+    ends_s = np.cumsum(taken) / 1e9
+    if not taken.size:
+        return None
+    first, last = taken[ends_s <= window_s], taken[ends_s > ends_s[-1] - window_s]
+    if min(first.size, last.size) < _FEWEST_SAMPLES:
+        return None
+    return float(np.median(last) / np.median(first) - 1)
 
 
 def temperature_trace(measurement: Measurement, key: str) -> Plot | None:

@@ -121,6 +121,7 @@ def _variant(measurement: Measurement, number: int) -> dict[str, Any]:
             (*text.session_cells(s), *(text.latency(session_percentile_ms(s, q)) for q in (10, 50, 90)))
             for s in sessions
         ],
+        "sustained": device.sustained_notes(measurement),
         "device_facts": device.facts(measurement),
         "readings": device.reading_rows(measurement),
         "device_remarks": device.remarks(measurement),

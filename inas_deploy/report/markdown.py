@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from inas_deploy.report import modules, text
+from inas_deploy.report import device, modules, text
 from targets.against_baseline import GateResult
 from targets.records import BenchRun, Comparison, Measurement
 
@@ -97,6 +97,7 @@ def _verdicts(run: BenchRun) -> str:
     for m in run.measurements:
         lines.append(f"- **{escape(m.variant.label)}**: {escape(text.headline(m))}")
         lines += [f"  - Note: {escape(note)}" for note in text.warnings_of(m.variant)]
+        lines += [f"  - {escape(note)}" for note in device.sustained_notes(m)]
         lines += [f"  - No per-op times: {escape(m.profile_failure)}"] if m.profile_failure else []
         lines += [f"  - To do: {escape(text.sentence(advice))}" for advice in m.verdict.advice]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from inas_deploy.report import modules, text
+from inas_deploy.report import device, modules, text
 from targets.against_baseline import GateResult
 from targets.records import BenchRun, Comparison, Measurement, OpProfile
 
@@ -193,6 +193,7 @@ def _remarks(run: BenchRun) -> list[Text]:
     for measurement in run.measurements:
         about = f"{text.clean(measurement.variant.label)}: " if several else ""
         lines += [Text(f"! {about}{line}", style="bold red") for line in text.warnings_of(measurement.variant)]
+        lines += [Text(f"{about}{line}") for line in device.sustained_notes(measurement)]
         lines += [Text(f"WEAK {about}{text.sentence(why)}", style="yellow") for why in measurement.verdict.reasons]
         advice |= dict.fromkeys(measurement.verdict.advice)
     return [*lines, *(Text(f"  -> {text.sentence(line)}") for line in advice)]

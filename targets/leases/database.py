@@ -6,16 +6,18 @@ from dataclasses import asdict
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 
 from targets.database import PATIENCE_S, Database
-from targets.errors import StoreError, UsageError
+from targets.errors import StoreError, UsageError, printable
 from targets.leases.base import LEASE_S
 from targets.leases.book import Book, ResultT, Step
-from targets.leases.ledger import Claim, Ledger, Moment
+from targets.leases.ledger import Ledger, Moment
 from targets.migrations import migrate
 
+_LEDGER = TypeAdapter(Ledger)
 _CLAIM = ("claim_id", "holder", "process", "taken_at", "expires_at")
 
 _tables = sa.MetaData()
@@ -89,7 +91,7 @@ class DatabaseLeases(Book):
 
         def work(connection: sa.Connection) -> list[tuple[str, Ledger, Moment]]:
             now = _now(connection)
-            lines: dict[str, list[Claim]] = {}
+            lines: dict[str, list[dict[str, Any]]] = {}
             for row in connection.execute(sa.select(_line).order_by(_line.c.position)).mappings():
                 lines.setdefault(row["lease_key"], []).append(_claim(row))
             rows = connection.execute(sa.select(_leases)).mappings()
@@ -107,12 +109,22 @@ def _now(connection: sa.Connection) -> Moment:
     return Moment(seconds, seconds)
 
 
-def _claim(row: sa.RowMapping) -> Claim:
-    return Claim(**{name: row[name] for name in _CLAIM})
+def _claim(row: sa.RowMapping) -> dict[str, Any]:
+    return {name: row[name] for name in _CLAIM}
 
 
-def _ledger(row: sa.RowMapping, line: list[Claim]) -> Ledger:
-    return Ledger(token=row["token"], held=_claim(row) if row["claim_id"] else None, line=line)
+def _ledger(row: sa.RowMapping, line: list[dict[str, Any]]) -> Ledger:
+    """A ledger from its rows, which anybody of the lab can write.
+
+    Raises:
+        StoreError: If they hold what no keeper of leases writes.
+    """
+    held = _claim(row) if row["claim_id"] else None
+    try:
+        return _LEDGER.validate_python({"token": row["token"], "held": held, "line": line})
+    except ValidationError as error:
+        what = f"the lease of {printable(row['lease_key'])} cannot be read"
+        raise StoreError(what, "Delete its rows from the tables leases and lease_line of the database.") from error
 
 
 def _load(connection: sa.Connection, key: str) -> tuple[Ledger, int]:
@@ -124,7 +136,7 @@ def _load(connection: sa.Connection, key: str) -> tuple[Ledger, int]:
         row = connection.execute(locked).mappings().one()
     query = sa.select(_line).where(_line.c.lease_key == key).order_by(_line.c.position)
     waiting = connection.execute(query).mappings().all()
-    return _ledger(row, [_claim(one) for one in waiting]), waiting[-1]["position"] if waiting else 0
+    return _ledger(row, [_claim(one) for one in waiting]), (waiting[-1]["position"] or 0) if waiting else 0
 
 
 def _save(connection: sa.Connection, key: str, before: Ledger, after: Ledger, position: int) -> None:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Annotated
+
+from pydantic import Field
 
 from targets.leases.holders import is_gone
 
 TICKET_S = 10.0
 """Seconds after which somebody in line who does not ask again is skipped."""
+
+
+Seconds = Annotated[float, Field(ge=0, lt=1e11, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class Claim:
     claim_id: str
     holder: str
     process: str
-    taken_at: float = 0.0
-    expires_at: float = 0.0
+    taken_at: Seconds = 0.0
+    expires_at: Seconds = 0.0
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from datetime import datetime, timedelta
 from typing import cast
 
 from pydantic import ValidationError
@@ -137,10 +138,7 @@ class SimulatedDriver:
                 clock_mhz_after=unit.max_clock_mhz * times.clock_share[1],
                 temperature_c=times.temperature_c[1],
             ),
-            readings=(
-                _reading(times, unit, 0, at=begin, phase="before"),
-                _reading(times, unit, 1, at=clock.now, phase="after"),
-            ),
+            readings=_readings(times, unit, begin, clock.now),
             settings=job.settings,
             actual={"unit": unit.name, "precision": job.settings.precision.value, SIMULATED: MODEL},
             versions=self.versions(),
@@ -172,11 +170,22 @@ class SimulatedDriver:
         )
 
 
-def _reading(times: SimulatedTimes, unit: ComputeUnit, end: int, **fields: object) -> DeviceReading:
-    return DeviceReading.model_validate(
-        {
-            "temperatures_c": {SIMULATED: times.temperature_c[end]},
-            "clocks_mhz": {unit.accelerator: unit.max_clock_mhz * times.clock_share[end]},
-            **fields,
-        }
+def _readings(times: SimulatedTimes, unit: ComputeUnit, begin: datetime, end: datetime) -> tuple[DeviceReading, ...]:
+    warm_s = sum(times.warmup_ns) / 1e9
+    during = [(begin + timedelta(seconds=warm_s + at_s), "during", c, share) for at_s, c, share in times.course]
+    moments = [
+        (begin, "before", times.temperature_c[0], times.clock_share[0]),
+        *during,
+        (end, "after", times.temperature_c[1], times.clock_share[1]),
+    ]
+    return tuple(
+        DeviceReading.model_validate(
+            {
+                "at": at,
+                "phase": phase,
+                "temperatures_c": {SIMULATED: temperature_c},
+                "clocks_mhz": {unit.accelerator: unit.max_clock_mhz * clock_share},
+            }
+        )
+        for at, phase, temperature_c, clock_share in moments
     )

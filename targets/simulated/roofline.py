@@ -25,6 +25,7 @@ _SESSION_SPREAD, _SAMPLE_SPREAD = 0.008, 0.01  # standard deviations of the loga
 _SPIKE_CHANCE, _SPIKE_SHARE = 0.01, 0.25
 _RAMP_FROM, _RAMP_S = 0.45, 0.06
 _AMBIENT_C, _HOT_C, _THROTTLE_C, _WARMING_S = 30.0, 85.0, 70.0, 40.0
+_READ_EVERY_S, _READINGS = 0.5, 60  # as a real device is read; at most so many in a session
 _THROTTLED = 0.35  # how much of the clock is lost at the hot end
 
 
@@ -59,6 +60,7 @@ class SimulatedTimes:
         timed_s: Sum of the timed ones, seconds.
         temperature_c: At the start and at the end.
         clock_share: Of the highest clock, at the start of the timed part and at its end.
+        course: Moments of the timed part: seconds since its start, temperature, share of the highest clock.
     """
 
     warmup_ns: tuple[int, ...]
@@ -66,6 +68,7 @@ class SimulatedTimes:
     timed_s: float
     temperature_c: tuple[float, float]
     clock_share: tuple[float, float]
+    course: tuple[tuple[float, float, float], ...]
 
 
 def simulate(inference_us: float, *, seconds: float, min_runs: int, seed: int) -> SimulatedTimes:
@@ -92,10 +95,15 @@ def simulate(inference_us: float, *, seconds: float, min_runs: int, seed: int) -
     spikes = 1 + _SPIKE_SHARE * draw.random(runs) * (draw.random(runs) < _SPIKE_CHANCE)
     taken_ns = np.maximum(1, base_us * 1e3 * noise * spikes / clock).astype(np.int64)
     samples = tuple(int(ns) for ns in taken_ns[warmup_runs:])
+    passed_s = np.cumsum(taken_ns[warmup_runs:]) / 1e9
+    read = np.unique(np.linspace(0, timed_runs - 1, min(_READINGS, int(passed_s[-1] / _READ_EVERY_S)) + 2).astype(int))
     return SimulatedTimes(
         warmup_ns=tuple(int(ns) for ns in taken_ns[:warmup_runs]),
         samples_ns=samples,
         timed_s=sum(samples) / 1e9,
         temperature_c=(float(temperature[0]), float(temperature[-1])),
         clock_share=(float(clock[warmup_runs]), float(clock[-1])),
+        course=tuple(
+            (float(passed_s[n]), float(temperature[warmup_runs + n]), float(clock[warmup_runs + n])) for n in read[1:-1]
+        ),
     )

@@ -12,11 +12,12 @@ import signal
 import stat
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
 from targets.files import sha256_of
@@ -90,8 +91,13 @@ class LocalTransport:
             raise UsageError("the command to run is empty or holds a NUL character", "Name a program.")
         if not (timeout_s > 0 and math.isfinite(timeout_s)):
             raise UsageError(f"timeout_s is {timeout_s}", "Give a positive number of seconds.")
-        process = _start(argv, {**os.environ, **(env or {})})
+        interrupts = _HeldInterrupts()
         try:
+            process = _start(argv, {**os.environ, **(env or {})})
+        finally:
+            interrupts.restore()
+        try:
+            interrupts.deliver()
             talk = _Conversation(process, argv[0], input_bytes, timeout_s, self._max_output_bytes, keep_input_open)
             return talk.hold()
         finally:  # on a deadline, on Ctrl-C, and for whatever the command left running
@@ -271,6 +277,26 @@ class _Conversation:
             assert self._process.stdin is not None
             if not self._keep_input_open:
                 self._process.stdin.close()
+
+
+class _HeldInterrupts:
+    """Keeps Ctrl-C back while a process starts: in the midst of that, nobody would know whom to end."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self._before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere none arrives
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if callable(signal.getsignal(number)):
+                    self._before[number] = signal.signal(number, lambda which, _: self._held.append(which))
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        for number in self._held:
+            signal.raise_signal(number)
 
 
 def _start(argv: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -3,15 +3,20 @@
 import json
 import shutil
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
 from inas_deploy import cli, new_device
+from inas_deploy.__main__ import main
+from inas_deploy.commands.devices import state_of
 from targets.errors import FailureKind, UsageError
-from targets.health import open_health
+from targets.health import HealthState, open_health
 from targets.inventory import LOCAL, load_inventory
+from targets.leases.base import LeaseState
 from targets.leases.registry import open_leases
 from targets.transports import adb_discovery
+from tests.devices.stopping import stop_virtual_devices
 
 needs_sshd = pytest.mark.skipif(
     shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") is None,
@@ -26,7 +31,8 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "160")
-    return tmp_path
+    yield tmp_path
+    stop_virtual_devices()
 
 
 def devices(capsys, *words, code=0):
@@ -57,6 +63,32 @@ def test_the_list_says_who_uses_a_device_and_why_one_is_not_used(capsys):
     )
 
 
+def test_what_others_wrote_cannot_steer_the_terminal(capsys):
+    evil = "\x1b[2J\u202ex"
+    now = datetime.now(UTC)
+    states = (
+        state_of(LeaseState("k", evil, now, now, 1), None),
+        state_of(None, HealthState("k", 1, FailureKind.TIMEOUT, evil, now)),
+        state_of(None, HealthState("k", 3, FailureKind.TIMEOUT, evil, now, now)),
+    )
+    assert all(state.detail.isprintable() and "x1b[2J" in state.detail for state in states)
+    for words in (("check", evil), ("add", "--simulated", evil), (evil,)):
+        assert all(line.isprintable() for line in devices(capsys, *words, code=2).splitlines())
+
+
+def test_a_bug_is_no_regression(capsys, monkeypatch):
+    def broken(_path):
+        raise ValueError("a bug")
+
+    monkeypatch.setattr("inas_deploy.commands.devices.load_inventory", broken)
+    with pytest.raises(SystemExit) as caught:
+        main(["devices"])
+    assert caught.value.code == 70
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert trace[-1] == "ValueError: a bug"
+    assert last.startswith("error: a bug of the kit") and "report it" in last
+
+
 def test_a_simulated_device_is_added_benched_and_labelled(capsys, folder):
     (folder / "devices.toml").write_text("# ours\n[devices.box]\nthreads = 2  # two\n")
     told = devices(capsys, "add", "--simulated", "jetson-nano", "--tag", "lab")
@@ -73,8 +105,8 @@ def test_a_simulated_device_is_added_benched_and_labelled(capsys, folder):
 
 @needs_sshd
 def test_a_virtual_board_is_added_checked_listed_and_stopped(capsys, folder):
-    told = devices(capsys, "add", "--virtual", "board")
     try:
+        told = devices(capsys, "add", "--virtual", "board")
         assert "STAND-IN: virtual" in told
         assert "virtual-board: timed a tiny model" in told
         board = load_inventory().select("board")[0]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from inas_deploy import doctor_host, doctor_software
+from inas_deploy import doctor_host, doctor_software, doctor_virtual
 from inas_deploy.doctor import Check, diagnose, render
 from targets.tflite_files import inspect_tflite
+from tests.inas_deploy.running import ROOT
 
 PROBE = Path(doctor_software.__file__).parent / "data" / "probe.tflite"
 
@@ -31,7 +33,7 @@ def _named(checks, name):
 
 
 def test_every_area_is_covered_and_plain_json(checks):
-    assert {check.area for check in checks} == {"installed", "host", "now", "files"}
+    assert {check.area for check in checks} == {"installed", "virtual", "host", "now", "files"}
     assert len({check.name for check in checks}) == len(checks)
     again = json.loads(json.dumps([check.model_dump(mode="json") for check in checks]))
     assert [Check.model_validate(item) for item in again] == checks
@@ -50,6 +52,24 @@ def test_other_runtimes_ran_or_say_how_to_get_them(checks, runtime, module):
         assert check.status == "ok" and "ran a one-node model" in check.detail
     else:
         assert (check.status, check.fix) == ("missing", f"pip install 'inas-deploy[{runtime}]'")
+
+
+def test_no_package_that_the_kit_uses_is_called_unused():
+    floors = ("targets", "search", "training", "inas_deploy")
+    sources = [path for floor in floors for path in (ROOT / floor).rglob("*.py")]
+    wanted = {extra for path in sources for extra in re.findall(r'require\("[\w.]+", "([\w-]+)"\)', path.read_text())}
+    assert {"ssh", "adb", "lab"} <= wanted
+    unused = {package.extra for package in doctor_software._PACKAGES if not package.used}
+    assert not wanted & unused
+    assert wanted - {"openvino", "tflite"} <= {package.extra for package in doctor_software._PACKAGES}
+
+
+def test_virtual_devices_that_cannot_be_started_say_what_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor_virtual, "_PLACES", "/nowhere")
+    monkeypatch.setenv("PATH", "/nowhere")
+    board, phone = doctor_virtual.virtual_checks()
+    assert (board.status, phone.status) == ("missing", "missing")
+    assert "no sshd" in board.detail and "openssh-server" in board.fix
 
 
 def test_an_absent_package_says_how_to_get_it():

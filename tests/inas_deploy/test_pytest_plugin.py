@@ -38,7 +38,8 @@ def project(pytester, monkeypatch):
 
 def given(project, source, *options):
     project.makepyfile("import pytest\n" + source)
-    return project.runpytest_subprocess("-p", "inas_deploy.pytest_plugin", "-rs", "--junitxml=out.xml", *options)
+    words = ["-p", "inas_deploy.pytest_plugin", "-rs", "--junitxml=out.xml", "-Werror::pytest.PytestWarning"]
+    return project.runpytest_subprocess(*words, *options)
 
 
 def properties(project):
@@ -141,9 +142,9 @@ def test_local(target):
     )
     assert properties(project)["test_lab[pretend]"]["inas.stand_in"] == "virtual"
     done = given(project, "def test_each(target): pass", "--device=nothing")
-    done.assert_outcomes(errors=1)
-    assert "no device or tag is called 'nothing'" in done.stdout.str()
-    assert "inventory.py" not in done.stdout.str()  # one line, no traceback
+    assert done.ret == pytest.ExitCode.USAGE_ERROR
+    assert "no device or tag is called 'nothing'" in done.stderr.str()
+    assert "inventory.py" not in done.stderr.str() + done.stdout.str()  # one line, no traceback
 
 
 def test_an_unmarked_test_fails_where_its_device_is_away(project):

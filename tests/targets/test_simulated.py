@@ -49,6 +49,18 @@ def job(model="intel-core", *, index=0, artifact=ARTIFACT, **changes):
     )
 
 
+def test_a_simulated_device_is_read_while_it_runs():
+    with open_target(simulated(model="galaxy-s21")) as target:
+        session = target.run_session(job("galaxy-s21", seconds=60.0, mode="sustained"))
+    phases = [reading.phase for reading in session.readings]
+    assert phases[0] == "before" and phases[-1] == "after"
+    assert set(phases[1:-1]) == {"during"} and 10 < len(phases) <= 62
+    moments = [reading.at for reading in session.readings]
+    assert moments == sorted(moments)
+    warmth = [reading.temperatures_c["simulated"] for reading in session.readings]
+    assert warmth == sorted(warmth)
+
+
 @pytest.mark.parametrize("model", sorted(PROFILES))
 def test_every_profile_gives_sessions_and_a_profile_that_agree(model):
     with open_target(simulated(model=model)) as target:
@@ -86,7 +98,7 @@ def test_noise_ramp_and_heat_are_there():
     tenth = len(long.samples_ns) // 10
     cool, hot = (math.fsum(part) / tenth for part in (long.samples_ns[:tenth], long.samples_ns[-tenth:]))
     assert hot > 1.1 * cool
-    assert long.readings[1].temperatures_c["simulated"] > long.readings[0].temperatures_c["simulated"] + 20
+    assert long.readings[-1].temperatures_c["simulated"] > long.readings[0].temperatures_c["simulated"] + 20
     assert judge([long], latency_stats([long]), planned=1).status == "weak"
 
 
