@@ -203,7 +203,7 @@ def _check_key_file(path: Path) -> None:
 def _unknown(what: str, text: str, known: Iterable[str]) -> UsageError:
     known = list(known)
     return UsageError(
-        f"there is no {what} {printable(text, 60)!r}", f"{did_you_mean(text, known)}Take: {', '.join(known)}."
+        f"there is no built-in {what} {printable(text, 60)!r}", f"{did_you_mean(text, known)}Take: {', '.join(known)}."
     )
 
 

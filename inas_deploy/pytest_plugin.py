@@ -48,9 +48,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker and the fixtures known."""
     config.addinivalue_line("markers", MARKER)
-    from inas_deploy import pytest_fixtures  # needs pytest, which whoever imports this module may not have
+    from inas_deploy.pytest_fixtures import make_fixtures
 
-    config.pluginmanager.register(pytest_fixtures, "inas-deploy-fixtures")
+    config.pluginmanager.register(make_fixtures(), "inas-deploy-fixtures")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
