@@ -15,6 +15,7 @@ from targets.device_profiles import PROFILES, DeviceProfile, recognised
 from targets.errors import DeviceUnavailable, UsageError, printable
 from targets.inventory import Device, did_you_mean, split_address
 from targets.inventory_file import Value, entry_of
+from targets.stand_ins import virtual_kind
 from targets.transports.base import Transport
 from targets.transports.registry import open_transport
 from targets.transports.ssh_auth import is_public_key
@@ -235,11 +236,6 @@ def virtual_is_running(kind: str, inventory: Path, name: str) -> bool:
 def end_virtual(kind: str, inventory: Path, name: str) -> None:
     """Stop what :func:`start_virtual` started, whether an entry names it or not; one that does not run is left."""
     _virtual(kind)[1](virtual_folder(inventory, name))
-
-
-def virtual_kind(device: Device) -> str | None:
-    """``phone`` or ``board``; ``None`` for what is no virtual device."""
-    return {"ssh": "board", "adb": "phone"}.get(device.transport) if device.stand_in == "virtual" else None
 
 
 def stop_virtual(device: Device, inventory: Path) -> None:

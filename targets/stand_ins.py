@@ -28,6 +28,11 @@ def refuse_mixed(variants: Iterable[Variant]) -> None:
         )
 
 
+def virtual_kind(device: Device) -> str | None:
+    """``phone`` or ``board``; ``None`` for what is no virtual device."""
+    return {"ssh": "board", "adb": "phone"}.get(device.transport) if device.stand_in == "virtual" else None
+
+
 def how_to_reach(device: Device, otherwise: str) -> str:
     """What to do where a device does not answer: a virtual one was stopped, or lost with a restart of this machine.
 
@@ -35,8 +40,8 @@ def how_to_reach(device: Device, otherwise: str) -> str:
         device: That does not answer.
         otherwise: What helps where it is a real one.
     """
-    kind = {"ssh": "board", "adb": "phone"}.get(device.transport)
-    if device.stand_in != "virtual" or kind is None:
+    kind = virtual_kind(device)
+    if kind is None:
         return otherwise
     return f"Start it again: inas-deploy devices add --virtual {kind} --name {device.name}"
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from inas_deploy.checkup import checked
 from inas_deploy.commands.devices_add import add
 from inas_deploy.commands.options import Inventory, Json, Store
-from inas_deploy.new_device import stop_virtual, virtual_kind
+from inas_deploy.new_device import stop_virtual
 from inas_deploy.report.text import clean
 from targets.errors import DeviceUnavailable, UsageError
 from targets.health import HealthState, open_health
@@ -26,6 +26,7 @@ from targets.inventory import DEFAULT_FILE, Device, load_inventory
 from targets.inventory_file import remove_entry
 from targets.leases.base import LeaseState
 from targets.leases.registry import open_leases
+from targets.stand_ins import virtual_kind
 from targets.store import DEFAULT_STORE
 from targets.transports.ssh_keys import accept_host_key
 

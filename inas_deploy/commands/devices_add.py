@@ -23,6 +23,7 @@ from targets.health import open_health
 from targets.inventory import DEFAULT_FILE, Device, load_inventory
 from targets.inventory_file import add_entry, put_entry
 from targets.leases.registry import open_leases
+from targets.stand_ins import virtual_kind
 from targets.store import DEFAULT_STORE
 
 _WAYS = (
@@ -95,7 +96,7 @@ def add(
 
 def _add_virtual(kind: Virtual, path: Path, name: str, wishes: Entry) -> Device:
     before = next((d for d in _known(path) if d.name == name), None)
-    if before is not None and new_device.virtual_kind(before) != kind.value:
+    if before is not None and virtual_kind(before) != kind.value:
         raise UsageError(
             f"{path} has a device {name!r} already, and it is no virtual {kind.value}", "Take another --name."
         )
