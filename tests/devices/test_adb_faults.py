@@ -213,10 +213,10 @@ def test_two_phones_are_two(own, tmp_path):
         AdbTransport(own.device) as one,
         AdbTransport(other.device) as two,
     ):
-        one.run(["touch", "/tmp/one"], timeout_s=20)
-        two.run(["touch", "/tmp/two"], timeout_s=20)
-        assert one.run(["ls", "/tmp"], timeout_s=20).stdout == b"one\n"
-        assert two.run(["ls", "/tmp"], timeout_s=20).stdout == b"two\n"
+        for phone, mine in ((one, "one"), (two, "two")):
+            phone.run(["touch", f"/data/local/tmp/{mine}"], timeout_s=20)
+        assert b"one" in (seen := one.run(["ls", "/data/local/tmp"], timeout_s=20).stdout.split()) and b"two" not in seen
+        assert b"two" in (seen := two.run(["ls", "/data/local/tmp"], timeout_s=20).stdout.split()) and b"one" not in seen
         swapped = {"key_file": other.device.key_file, "connect_timeout_s": 1.0}
         with pytest.raises(DeviceUnavailable, match="Accept the key"):
             AdbTransport(own.device.model_copy(update=swapped))
