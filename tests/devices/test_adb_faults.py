@@ -213,10 +213,11 @@ def test_two_phones_are_two(own, tmp_path):
         AdbTransport(own.device) as one,
         AdbTransport(other.device) as two,
     ):
+        here = "/data/local/tmp"
         for phone, mine in ((one, "one"), (two, "two")):
-            phone.run(["touch", f"/data/local/tmp/{mine}"], timeout_s=20)
-        assert b"one" in (seen := one.run(["ls", "/data/local/tmp"], timeout_s=20).stdout.split()) and b"two" not in seen
-        assert b"two" in (seen := two.run(["ls", "/data/local/tmp"], timeout_s=20).stdout.split()) and b"one" not in seen
+            phone.run(["touch", f"{here}/{mine}"], timeout_s=20)
+        seen = [phone.run(["ls", here], timeout_s=20).stdout.split() for phone in (one, two)]
+        assert [{b"one", b"two"} & set(names) for names in seen] == [{b"one"}, {b"two"}]
         swapped = {"key_file": other.device.key_file, "connect_timeout_s": 1.0}
         with pytest.raises(DeviceUnavailable, match="Accept the key"):
             AdbTransport(own.device.model_copy(update=swapped))
