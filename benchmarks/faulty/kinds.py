@@ -180,7 +180,8 @@ def _full(kind: str, stand: Stand, usual: Usual, draw: random.Random) -> Harm:
     assert stand.small is not None
     if draw.random() < 0.6:
         free = int(10 ** draw.uniform(2, 6))
-        return Harm(kind, "before", stand.small, before=lambda: stand.fill(free))
+        empty = draw.random() < 0.5
+        return Harm(kind, "before", stand.small, before=lambda: stand.fill(free, empty=empty))
     moment = draw.uniform(0, usual.seconds)
     return Harm(kind, "meanwhile", stand.small, later=_done(lambda: stand.fill(0)), at_s=moment)
 

@@ -94,9 +94,12 @@ class Stand(ABC):
         for file in self.cached():
             file.unlink(missing_ok=True)
 
-    def fill(self, free_bytes: int) -> None:
-        """Fill the small disk up to so many bytes."""
+    def fill(self, free_bytes: int, *, empty: bool = False) -> None:
+        """Fill the small disk up to so many bytes, with or without the models on it."""
         if self.small is not None:
+            models = self.host_folder(str(self.small.work_folder)) / "models"
+            for model in models.glob("*") if empty else ():
+                model.unlink(missing_ok=True)
             place = self.host_folder(str(self.small.work_folder)).parent / "ballast"
             with contextlib.suppress(OSError), place.open("wb") as file:  # full is full
                 status = os.statvfs(place.parent)

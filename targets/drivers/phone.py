@@ -153,7 +153,7 @@ class PhoneDriver:
     def close(self) -> None:
         """End what runs on the phone and remove its files; models stay."""
         if self._touched:
-            self._runs.stop_all()
+            _Retry()(self._runs.stop_all)
             self._touched = False
 
     def _found(self) -> Tool:

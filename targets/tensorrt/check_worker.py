@@ -6,7 +6,7 @@ import resource
 import sys
 from pathlib import Path
 
-from targets.errors import FailureKind, KitError
+from targets.errors import FailureKind, InvalidModel, KitError
 from targets.extras import require
 from targets.files import write_atomic
 from targets.host import peak_rss_mb
@@ -29,7 +29,12 @@ def answer_to(request: CheckRequest, stage: Path) -> CheckAnswer:
     limit = request.memory_mib << 20  # only now: a library that does not fit would look as if it were not installed
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     asked = BuildRequest(Path(request.path), request.precision, request.compute_capability)
-    outcome = build_engine(trt, asked, on_stage=lambda name: write_atomic(stage, name.encode()))
+    try:
+        outcome = build_engine(trt, asked, on_stage=lambda name: write_atomic(stage, name.encode()))
+    except InvalidModel as error:
+        if "alloc failed" in error.what:  # protobuf's way of saying so
+            raise MemoryError(error.what) from error
+        raise
     return CheckAnswer(
         parses=outcome.parses,
         builds=outcome.plan is not None,

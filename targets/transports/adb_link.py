@@ -84,7 +84,8 @@ class _Bounded:
     def _received(self, data: bytes) -> bytes:
         self.budget_bytes -= len(data)
         if self.pushing and data.startswith(b"FAIL"):  # packets are read header first, so this is how one's data starts
-            raise LinkRefused(data[8:].decode("utf-8", "replace"))
+            # The words may still be under way: what is known is that the file was refused.
+            raise LinkRefused(data[8:].decode("utf-8", "replace") or "it did not get to say why; is its disk full?")
         return data
 
 

@@ -18,11 +18,8 @@ from targets.drivers.phone import PhoneDriver
 from targets.errors import FailureKind, SessionFailed
 from targets.inventory import Device
 from targets.phone.remote_run import RemoteRuns
-from targets.transports.adb import AdbTransport
 from targets.transports.local import LocalTransport
-from targets.virtual.phone import VirtualPhone
 from targets.virtual.relay import Fault, Relay
-from tests.devices.conftest import there_or_skipped
 from tests.targets.agent_making import relayed, timing, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,17 +127,3 @@ def test_an_answer_that_nobody_can_fetch_any_more_goes_with_the_next_opening(tmp
     driver.about()
     assert not left.exists()
     driver.close()
-
-
-def test_a_guard_that_starts_late_does_not_hold_up_the_end_of_a_short_command(tmp_path):
-    phone = VirtualPhone(tmp_path)
-    with there_or_skipped():
-        phone.start()
-    try:
-        late = phone.root / "system" / "bin" / "setsid"
-        late.write_text('#!/bin/sh\n[ "$4" = guard ] && sleep 1\nexec /usr/bin/setsid "$@"\n')
-        late.chmod(0o755)
-        with AdbTransport(phone.device) as transport:
-            assert transport.run(["echo", "done"], timeout_s=10).stdout == b"done\n"
-    finally:
-        phone.stop()
