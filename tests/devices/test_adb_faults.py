@@ -304,7 +304,7 @@ def frame(word, first, second, data):
     [
         (frame(b"AUTH", 1, 0, b"x" * 19), True, "not adb"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", True, "not adb"),
-        (b"", False, "closed the connection"),
+        (b"", False, "closed the connection|connection broke"),
         (b"", True, "no answer"),
         (b"CNXN" + bytes(8) + b"\xff\xff\xff\x7f" + bytes(4) + bytes([0xBC, 0xB1, 0xA7, 0xB1]), True, "packet of"),
         (b"STLS" + bytes(12) + bytes(4) + bytes([0xAC, 0xAB, 0xB3, 0xAC]), True, "cannot be reached|wireless"),
