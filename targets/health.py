@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,13 +81,14 @@ class HealthBook(Protocol):
         """Devices that failed since they last succeeded, quarantined or not."""
 
 
-class _Rules:
+class _Rules(ABC):
     """What both books share: when a failure counts, and what a refusal says."""
 
-    def _read(self, key: str) -> HealthState | None:
-        raise NotImplementedError
+    @abstractmethod
+    def _read(self, key: str) -> HealthState | None: ...
 
     def check(self, key: str, name: str) -> None:
+        """Refuse a device in quarantine; see :meth:`HealthBook.check`."""
         state = self._read(key)
         if state is None or state.quarantined_at is None:
             return

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
@@ -24,7 +25,7 @@ _LONGEST_PAUSE_S = 2.0  # well under the life of a place in line
 _SHORT_S = 2.0  # patience where waiting longer would hold somebody up, and what is not done now runs out by itself
 
 
-class Book:
+class Book(ABC):
     """A :class:`targets.leases.base.LeaseBook` over ledgers that are kept somewhere.
 
     Args:
@@ -36,6 +37,7 @@ class Book:
         self.lease_s = lease_s
         self._poll_s = poll_s
 
+    @abstractmethod
     def change(self, key: str, step: Step[ResultT], *, patience_s: float = PATIENCE_S) -> ResultT:
         """Change one device's ledger while nobody else can.
 
@@ -47,15 +49,14 @@ class Book:
         Raises:
             KitError: If the ledger cannot be read or written.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def ledgers(self) -> Iterable[tuple[str, Ledger, Moment]]:
         """All ledgers, as they are, each with the time.
 
         Raises:
             KitError: If they cannot be read.
         """
-        raise NotImplementedError
 
     def acquire(self, key: str, *, wait_s: float = 0.0, cancelled: threading.Event | None = None) -> HeldLease:
         """Claim a device; see :meth:`targets.leases.base.LeaseBook.acquire`.
