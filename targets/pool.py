@@ -106,8 +106,8 @@ class Pool:
         """
         shift: _Shift[ItemT, ResultT] = _Shift([device.name for device in self.devices], items, on_result)
         with ThreadPoolExecutor(len(self.devices), thread_name_prefix="pool") as executor:
-            threads = [executor.submit(self._serve, device, shift, work) for device in self.devices]
-            try:
+            try:  # from the first thread on: Ctrl-C while another starts would else wait for all the work
+                threads = [executor.submit(self._serve, device, shift, work) for device in self.devices]
                 wait(threads)
             finally:
                 shift.stop.set()
