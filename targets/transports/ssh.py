@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import selectors
 import threading
@@ -242,15 +241,21 @@ class _Conversation:
     def _write(self) -> None:
         if self._input_done or self._channel.closed:
             return
-        with contextlib.suppress(TimeoutError):  # the device is not ready for more
-            while self._input:
+        while self._input:
+            try:
                 sent = self._channel.send(self._input[:_CHUNK])
-                if not sent:  # it does not want to read on, which is its own affair
-                    break
-                self._input = self._input[sent:]
-            self._input_done = True
-            if not self._keep_input_open:
-                self._channel.shutdown_write()
+            except TimeoutError:  # the device is not ready for more
+                return
+            except OSError:
+                if not self._channel.closed:
+                    raise
+                return  # it ended meanwhile; how, is known soon
+            if not sent:  # it does not want to read on, which is its own affair
+                break
+            self._input = self._input[sent:]
+        self._input_done = True
+        if not self._keep_input_open:
+            self._channel.shutdown_write()
 
     def _completed(self) -> Completed:
         number = signal_of(self._channel)
