@@ -7,6 +7,7 @@ endif
 VENV ?= .venv
 TEST_VENV ?= .venv-test
 ARGS ?=
+WORKERS ?= 2
 SOURCES := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -14,13 +15,13 @@ SOURCES := pyproject.toml constraints.txt
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo "Variables: PYTHON=python3.11 picks the interpreter, ARGS='--runtime openvino' is handed on to bench or pytest"
+	@echo "Variables: PYTHON=python3.11 picks the interpreter, WORKERS=4 runs four tests at a time, ARGS='--runtime openvino' is handed on to bench or pytest"
 
 bench: $(VENV)/.installed ## Measure the shipped network here (base dependencies, no torch)
 	$(VENV)/bin/python -m inas_deploy.bench $(ARGS)
 
 test: $(TEST_VENV)/.installed ## Run the tests (brings torch, OpenVINO and LiteRT)
-	$(TEST_VENV)/bin/python -m pytest $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(TEST_VENV)/.installed ## Style, types and the direction of imports
 	$(TEST_VENV)/bin/ruff check .

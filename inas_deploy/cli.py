@@ -18,6 +18,8 @@ from inas_deploy.commands.bench import bench
 from inas_deploy.commands.check import check
 from inas_deploy.commands.compare import compare
 from inas_deploy.commands.doctor import doctor
+from inas_deploy.commands.predict import predict
+from inas_deploy.commands.profile import profile
 from inas_deploy.commands.report import report
 from inas_deploy.report.text import clean
 from targets.errors import KitError
@@ -33,7 +35,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (bench, compare, check, report, doctor):
+for command in (bench, compare, check, profile, predict, report, doctor):
     app.command()(command)
 app.add_typer(devices.app, name="devices")
 

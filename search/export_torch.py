@@ -108,6 +108,7 @@ def export_tflite(module: nn.Module, path: Path | str, shape: tuple[int, ...], *
     """
     torch = require("torch", "torch")
     from search.lean_prelu import lean_prelu  # torch is imported only where a file is made
+    from search.lean_resize import lean_resize
 
     example = _example(shape, seed)
     module = module.eval()
@@ -117,7 +118,8 @@ def export_tflite(module: nn.Module, path: Path | str, shape: tuple[int, ...], *
         nhwc = np.ascontiguousarray(example.transpose(0, 2, 3, 1))
         with torch.no_grad():
             expected = module(torch.from_numpy(example)).numpy().transpose(0, 2, 3, 1)
-        converted = litert_torch.convert(wrapped.eval(), (torch.from_numpy(nhwc),))
+        with lean_resize():
+            converted = litert_torch.convert(wrapped.eval(), (torch.from_numpy(nhwc),))
         with tempfile.TemporaryDirectory() as folder:
             temporary = Path(folder) / "model.tflite"
             converted.export(str(temporary))

@@ -31,7 +31,7 @@ _LEAST_RUNS, _LONGEST_S = 3, 30.0  # for a model so slow that even the fewest ru
 _PR_SET_PDEATHSIG = 1
 
 
-def _die_with_parent(parent_pid: int) -> None:
+def die_with_parent(parent_pid: int) -> None:
     """Ask the kernel to end this process with its parent: an orphan would disturb the next session."""
     if not parent_pid or not sys.platform.startswith("linux"):
         return
@@ -172,7 +172,7 @@ def main() -> None:
     """Read the job file, do it, write the answer file."""
     job_path, answer_path = Path(sys.argv[1]), Path(sys.argv[2])
     job = Job.model_validate_json(job_path.read_bytes())
-    _die_with_parent(job.parent_pid)
+    die_with_parent(job.parent_pid)
     write_atomic(answer_path, perform(job).model_dump_json().encode())
 
 

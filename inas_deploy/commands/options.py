@@ -92,11 +92,16 @@ def load_model(text: str, shapes: Sequence[str] | None, device: Device = LOCAL) 
     """
     wanted = dict(parse_shape_option(shape) for shape in shapes or ()) or None
     with waiting(f"preparing {text} (an export is made once and kept)"):
-        return resolve_model(text, shapes=wanted, opset=device.opset or _newest_opset(device))
+        return resolve_model(text, shapes=wanted, opset=opset_of(device))
 
 
-def _newest_opset(device: Device) -> int | None:
-    """What the device's TensorRT reads at most where that is less than what the kit exports."""
+def opset_of(device: Device) -> int | None:
+    """ONNX opset to export with for a device, ``None`` for the kit's own.
+
+    It is the inventory's, else what the device's TensorRT reads at most where that is less than what the kit exports.
+    """
+    if device.opset:
+        return device.opset
     if device.runtime != "tensorrt" or device.runtime_version is None:
         return None
     newest = newest_opset(known_version(device.runtime_version))
@@ -111,25 +116,9 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         UsageError: If it cannot do the precision.
         InvalidModel: If it cannot take the model.
     """
-    runtime = get_runtime(choice.runtime)
-    if (device.transport, choice.runtime) in HERE:
-        runtime.versions()  # a missing package is said before anything is converted or measured
-    precisions = precisions_of(device, choice.runtime)
-    if choice.precision not in precisions:
-        known = ", ".join(precision.value for precision in precisions)
-        raise UsageError(
-            f"{choice.runtime} cannot compute in {choice.precision.value} here", f"Take one of: {known} (--precision)."
-        )
-    settings = RunSettings(
-        runtime=choice.runtime,
-        precision=choice.precision,
-        accelerator=device.accelerator or ("gpu" if choice.runtime == "tensorrt" else "cpu"),
-        threads=choice.threads,
-        pinned_cores=device.pinned_cores,
-        mode="sustained" if choice.sustained else "burst",
-    )
+    settings = settings_of(device, choice.runtime, choice.precision, choice.threads, sustained=choice.sustained)
     with waiting(f"preparing {choice.source.name} for {choice.runtime} (an export is made once and kept)"):
-        artifact = artifact_for(choice.source, runtime.formats)
+        artifact = artifact_for(choice.source, get_runtime(choice.runtime).formats)
     return make_variant(
         choice.source.name,
         artifact,
@@ -138,6 +127,38 @@ def variant_of(choice: Choice, device: Device, *, role: str = "") -> Variant:
         stand_in=device.label,
         model_note=choice.source.note,
         role=role,
+    )
+
+
+def settings_of(
+    device: Device, runtime: str, precision: Precision, threads: int, *, sustained: bool = False
+) -> RunSettings:
+    """Everything that is set on a device.
+
+    Args:
+        device: From the inventory.
+        runtime: Runtime name.
+        precision: Numeric type.
+        threads: Intra-op threads.
+        sustained: One long session whose heat counts.
+
+    Raises:
+        MissingExtra: If the runtime is not installed.
+        UsageError: If there is no such runtime, or it cannot do the precision.
+    """
+    if (device.transport, runtime) in HERE:
+        get_runtime(runtime).versions()  # a missing package is said before anything is converted or measured
+    precisions = precisions_of(device, runtime)
+    if precision not in precisions:
+        known = ", ".join(precision.value for precision in precisions)
+        raise UsageError(f"{runtime} cannot compute in {precision.value} here", f"Take one of: {known} (--precision).")
+    return RunSettings(
+        runtime=runtime,
+        precision=precision,
+        accelerator=device.accelerator or ("gpu" if runtime == "tensorrt" else "cpu"),
+        threads=threads,
+        pinned_cores=device.pinned_cores,
+        mode="sustained" if sustained else "burst",
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.resources
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from inas_deploy.report import device, modules, plots, text
+from inas_deploy.report.page import render
 from targets.errors import UsageError
-from targets.extras import require
 from targets.files import write_atomic
 from targets.records import BenchRun, Comparison, Measurement, OpProfile
 from targets.statistics import session_percentile_ms
@@ -73,22 +72,12 @@ def write_html(
 
 def to_html(run: BenchRun, *, comparisons: Sequence[Comparison] = (), images: Sequence[ReportImage] = ()) -> str:
     """Render a run as an HTML document (see :func:`write_html`)."""
-    jinja2 = require("jinja2", "report")
-    markup = require("markupsafe", "report").Markup
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_printable
-    )
-    environment.filters.update(
-        ms=text.latency, us=lambda value: text.fixed(value, 1), share=text.percent, sentence=text.sentence
-    )
-    source = importlib.resources.files("inas_deploy.report").joinpath("template.html.j2").read_text(encoding="utf-8")
     overview = plots.overview(run.measurements, "all") if len(run.measurements) > 1 else None
-    rendered: str = environment.from_string(source).render(
+    return render(
+        "template.html.j2",
         run=run,
         variants=[_variant(m, number) for number, m in enumerate(run.measurements, 1)],
         overview=overview,
-        svg=markup,
-        text=text,
         reading_columns=device.READING_COLUMNS,
         comparisons=[
             (c, list(zip(text.COMPARISON_COLUMNS, text.comparison_cells(c), strict=True)), plots.effect(c))
@@ -99,12 +88,6 @@ def to_html(run: BenchRun, *, comparisons: Sequence[Comparison] = (), images: Se
         version_rows=sorted(run.environment.versions.items()),
         created=f"{run.created_at:%Y-%m-%d %H:%M:%S} UTC",
     )
-    return rendered
-
-
-def _printable(value: Any) -> Any:
-    # Runs on every expression of the template: only our own SVG, which is marked as such, passes unchanged.
-    return text.clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _variant(measurement: Measurement, number: int) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from targets.records import Comparison, LatencyStats, Measurement
 MAX_POINTS = 160
 MAX_QUANTILES = 160
 # Drawn in this colour and then replaced by the page's text colour, so that one picture serves light and dark.
-_INK = "#010203"
-_ACCENT = "#2f86c1"
+INK = "#010203"
+ACCENT = "#2f86c1"
 MARK = "#d9642c"
 BAND = "#8a8f98"
 _DEFINED_ID = re.compile(r'\bid="([^"]+)"')
@@ -177,9 +177,9 @@ def _draw_strips(axes: Any, sessions: Sequence[Samples]) -> None:
         heights = row - 0.32 + 0.64 * places / max(1, len(samples) - 1)
         _dots(axes, drawn, heights)
         p10, p50, p90 = (float(np.percentile(samples, q)) for q in (10, 50, 90))
-        axes.plot([p10, p90], [row, row], "-", color=_INK, lw=1.0)
+        axes.plot([p10, p90], [row, row], "-", color=INK, lw=1.0)
         axes.plot([p10, p10], [row - 0.36, row + 0.36], "-", color=MARK, lw=2.2)
-        axes.plot([p50], [row], "o", color=_INK, ms=4)
+        axes.plot([p50], [row], "o", color=INK, ms=4)
     step = max(1, len(sessions) // 16 + (len(sessions) % 16 > 0)) if len(sessions) > 16 else 1
     shown = range(0, len(sessions), step)
     axes.set_yticks(list(shown), [f"session {row + 1}" for row in shown])
@@ -196,7 +196,7 @@ def _dots(axes: Any, x: Samples, y: Samples) -> None:
         np.column_stack([x, x + step, gap]).ravel(),
         np.column_stack([y, y, gap]).ravel(),
         "-",
-        color=_ACCENT,
+        color=ACCENT,
         lw=2.2,
         alpha=0.6,
         solid_capstyle="round",
@@ -207,7 +207,7 @@ def _draw_curves(axes: Any, sessions: Sequence[Samples]) -> None:
     for samples in sessions:
         count = min(MAX_QUANTILES, len(samples))
         shares = np.linspace(0.0, 1.0, count) if count > 1 else np.array([1.0])
-        axes.plot(np.quantile(samples, shares), shares, "-", color=_ACCENT, lw=1.4, alpha=0.75)
+        axes.plot(np.quantile(samples, shares), shares, "-", color=ACCENT, lw=1.4, alpha=0.75)
     axes.axhline(0.1, color=MARK, lw=1.0, ls="--")
     axes.set_ylim(0.0, 1.0)
     axes.set_yticks([0.1, 0.5, 0.9], ["p10", "p50", "p90"])
@@ -220,9 +220,9 @@ def _draw_overview(figure: Any, stats: Sequence[LatencyStats], narrow: bool) -> 
     axes = figure.subplots()
     for row, figures in enumerate(stats):
         if figures.p10_ms is not None and figures.p90_ms is not None:
-            axes.plot([figures.p10_ms, figures.p90_ms], [row, row], "-", color=_ACCENT, lw=5, alpha=0.45)
+            axes.plot([figures.p10_ms, figures.p90_ms], [row, row], "-", color=ACCENT, lw=5, alpha=0.45)
         if figures.p50_ms is not None:
-            axes.plot([figures.p50_ms], [row], "o", color=_INK, ms=4.5)
+            axes.plot([figures.p50_ms], [row], "o", color=INK, ms=4.5)
         axes.plot([figures.headline_ms] * 2, [row - 0.3, row + 0.3], "-", color=MARK, lw=2.4)
         if figures.sessions > 1:
             ends = [
@@ -249,6 +249,23 @@ def svg(draw: Any, key: str, alt: str) -> str:
     Raises:
         MissingExtra: If matplotlib is not installed.
     """
+    document = _drawn(draw, key, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(document.decode("utf-8"), key, alt)
+
+
+def png(draw: Any) -> bytes:
+    """Draw a figure as a PNG file on white.
+
+    Args:
+        draw: Called with an empty matplotlib figure.
+
+    Raises:
+        MissingExtra: If matplotlib is not installed.
+    """
+    return _drawn(draw, "png", format="png", dpi=150, facecolor="white", metadata={"Software": None})
+
+
+def _drawn(draw: Any, key: str, **options: Any) -> bytes:
     matplotlib = require("matplotlib", "report")
     figures = require("matplotlib.figure", "report")
     with matplotlib.rc_context():
@@ -256,15 +273,15 @@ def svg(draw: Any, key: str, alt: str) -> str:
         matplotlib.rcParams.update(_style(key))
         figure = figures.Figure(layout="constrained")
         draw(figure)
-        stream = io.StringIO()
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _inline(stream.getvalue(), key, alt)
+        stream = io.BytesIO()
+        figure.savefig(stream, **options)
+    return stream.getvalue()
 
 
 def _style(key: str) -> dict[str, Any]:
     inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     return {
-        **dict.fromkeys(inked, _INK),
+        **dict.fromkeys(inked, INK),
         "svg.hashsalt": key,
         "svg.fonttype": "none",
         "path.simplify": False,
@@ -288,4 +305,4 @@ def _inline(document: str, key: str, alt: str) -> str:
         f'<svg viewBox="{box}" role="img" aria-label="{escape(alt)}" '
         'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
-    return (root + rest).replace(_INK, "currentColor").strip()
+    return (root + rest).replace(INK, "currentColor").strip()

@@ -9,7 +9,16 @@ import math
 from collections.abc import Iterable
 
 from targets.against_baseline import GateResult, Judged
-from targets.records import BenchRun, Comparison, LatencyStats, Measurement, OpProfile, SessionRecord, Variant
+from targets.records import (
+    BenchRun,
+    Comparison,
+    LatencyStats,
+    Measurement,
+    OpProfile,
+    SessionRecord,
+    StandIn,
+    Variant,
+)
 from targets.statistics import inferences
 
 NOT_TOLD = "not told"
@@ -124,9 +133,14 @@ def headline(measurement: Measurement) -> str:
     return f"{figure} ({evidence(measurement)}). {judgement(measurement)}"
 
 
+def stand_in_warning(stand_in: StandIn | None) -> str:
+    """That figures come from a stand-in for a device, and from which kind of one; empty where they do not."""
+    return f"{_STAND_INS[stand_in]}." if stand_in else ""
+
+
 def warnings_of(variant: Variant) -> list[str]:
     """What must be read before the figure: that the device is a stand-in, and notes on the model."""
-    found = [_STAND_INS[variant.stand_in]] if variant.stand_in else []
+    found = [stand_in_warning(variant.stand_in)] if variant.stand_in else []
     if variant.model_note:
         found.append(f"Model: {clean(variant.model_note)}")
     return [sentence(text) for text in found]

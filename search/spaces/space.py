@@ -15,6 +15,8 @@ from targets.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
+    from search.spaces.coding import Coding
+
 A = TypeVar("A", bound=Arch)
 
 
@@ -135,6 +137,17 @@ class Space(ABC, Generic[A]):
     def blocks(self, arch: A, input_size: tuple[int, int]) -> tuple[BlockSpec, ...]:
         """The deployed network's blocks; see ``Arch.blocks``."""
         return arch.blocks(input_size)
+
+    def coding(self, input_size: tuple[int, int]) -> Coding[A] | None:
+        """How architectures are written as rows of integers, for whole populations; ``None`` where a space has none.
+
+        Args:
+            input_size: Height and width in pixels.
+
+        Raises:
+            UsageError: If the space's networks cannot take the input size.
+        """
+        return None
 
     def cost(self, arch: A, input_size: tuple[int, int]) -> tuple[int, int]:
         """Parameters and MACs of the deployed network."""

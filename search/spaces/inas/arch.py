@@ -7,7 +7,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from search.spaces.arch import Arch, Classes, Width
 from search.spaces.block import BlockSpec, Shape
@@ -93,7 +93,17 @@ TRANSPORT = tuple(subset_choices(_EVERY_LEVEL, (level,)) for level in _EVERY_LEV
 DECODER = tuple(subset_choices(_EVERY_LEVEL[level:], _EVERY_LEVEL[level : level + 2]) for level in _EVERY_LEVEL)
 """Per level, the levels it may read: deeper ones, its own and the next always."""
 
-Subset = Annotated[tuple[Annotated[int, Field(strict=True)], ...], Field(min_length=1, max_length=5)]
+_SHARED = {subset: subset for choices in (kernel_subsets(KERNELS), *TRANSPORT, *DECODER) for subset in choices.subsets}
+
+
+def _shared(subset: tuple[int, ...]) -> tuple[int, ...]:
+    """The one tuple of this content: an architecture has some 40, and populations have many architectures."""
+    return _SHARED.get(subset, subset)
+
+
+Subset = Annotated[
+    tuple[Annotated[int, Field(strict=True)], ...], Field(min_length=1, max_length=5), AfterValidator(_shared)
+]
 """Kernel sizes or levels, ascending, each once."""
 
 

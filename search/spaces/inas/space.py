@@ -25,6 +25,8 @@ from search.spaces.space import Space
 if TYPE_CHECKING:
     from torch import nn
 
+    from search.spaces.coding import Coding
+
 _HEAD_KERNELS = kernel_subsets(KERNELS)
 
 
@@ -126,6 +128,12 @@ class INASSpace(Space[INASArch]):
         """
         super().validate(arch)
         INASArch.checked(arch.model_dump())
+
+    def coding(self, input_size: tuple[int, int]) -> Coding[INASArch]:
+        """Rows of integers; see ``Space.coding``."""
+        from search.spaces.inas.coding import inas_coding
+
+        return inas_coding(self.id, self.classes, input_size)
 
     def build_supernet(self, *, seed: int = 0) -> nn.Module:
         """The weight-sharing network; see ``Space.build_supernet``."""

@@ -1,0 +1,192 @@
+"""``inas-deploy predict``: latencies of architectures from a fitted predictor, without a device."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from inas_deploy.commands.options import Inventory, Json, Store, Wait, waiting
+from inas_deploy.latency_check import check_on_device
+from inas_deploy.report.text import clean
+from search.latency.conditions import Conditions
+from search.latency.model import Prediction
+from search.latency.predictor import LatencyPredictor, StaleWarning
+from search.latency.staleness import Staleness
+from search.spaces.arch import Arch
+from search.spaces.registry import arch_of_file, find_arch, find_space
+from targets.errors import UsageError
+from targets.extras import require
+from targets.files import check_writable, write_atomic
+from targets.store import DEFAULT_STORE
+
+EXIT_STALE = 1
+_MOST_SHOWN = 40
+
+_Predictor = Annotated[Path, typer.Option(help="File that inas-deploy profile wrote: predictor.safetensors.")]
+_Archs = Annotated[
+    list[str] | None,
+    typer.Option("--arch", help="Network name (inas:smallest, rtseg:random-3) or .json file. Repeatable."),
+]
+_Sample = Annotated[int, typer.Option(min=0, max=1_000_000, help="Also this many networks drawn from the space.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Seed of the draw.")]
+_Csv = Annotated[Path | None, typer.Option("--csv", help="Write a CSV file, a network a line with its architecture.")]
+_Check = Annotated[
+    int,
+    typer.Option(min=0, max=1000, help="Time this many networks on the device now; say whether the predictor holds."),
+]
+_Target = Annotated[str, typer.Option(help="Device to check on: a name from the inventory.")]
+
+
+class Named(NamedTuple):
+    """A network to predict.
+
+    Attributes:
+        name: What to call it.
+        arch: The architecture.
+    """
+
+    name: str
+    arch: Arch
+
+
+def predict(
+    predictor: _Predictor,
+    arch: _Archs = None,
+    sample: _Sample = 0,
+    seed: _Seed = 0,
+    out: _Csv = None,
+    check: _Check = 0,
+    target: _Target = "local",
+    wait: Wait = 0.0,
+    store: Store = DEFAULT_STORE,
+    as_json: Json = False,
+    inventory: Inventory = None,
+) -> None:
+    """Predict the latency of networks, with the interval that is meant to hold what a measurement would give.
+
+    Nothing is exported or run. Networks of other spaces, and those with blocks unlike any that was measured, are
+    refused. With --check, networks are timed on the device; if they contradict the predictor it is marked stale in its
+    file, it says so on every use, and the exit code is 1.
+
+    [bold]Examples[/bold]
+
+    inas-deploy predict --predictor run/predictor.safetensors --arch inas:smallest --arch mine.json
+
+    inas-deploy predict --predictor run/predictor.safetensors --sample 1000 --csv sampled.csv
+
+    inas-deploy predict --predictor run/predictor.safetensors --check 5 --target nova6
+    """
+    require("safetensors", "predictor")
+    check_writable(out)
+    model = LatencyPredictor.load(predictor)
+    networks = _networks(model.conditions, arch or [], sample, seed)
+    if not networks and not check:
+        raise UsageError("no network was named", "Name some with --arch, or draw some with --sample.")
+    verdict = _check(model, predictor, check, seed, (target, inventory, store, wait)) if check else None
+    if verdict is not None:
+        model = LatencyPredictor.load(predictor)
+    with warnings.catch_warnings(), waiting(f"predicting {len(networks)} networks"):
+        warnings.simplefilter("ignore", StaleWarning)  # said below
+        found = model.predict([network.arch for network in networks])
+    if out is not None:
+        write_atomic(out, _csv(networks, found).encode())
+    if as_json:
+        sys.stdout.write(json.dumps(_plain(model, networks, found, verdict), indent=2) + "\n")
+    else:
+        _show(model, networks, found, verdict)
+    if verdict is not None and verdict.status == "stale":
+        raise typer.Exit(EXIT_STALE)
+
+
+def _networks(conditions: Conditions, names: Sequence[str], sample: int, seed: int) -> list[Named]:
+    found = []
+    for name in names:
+        is_file = Path(name).suffix.lower() == ".json"
+        found.append(Named(Path(name).name if is_file else name, arch_of_file(name) if is_file else find_arch(name)))
+    space, rng = find_space(conditions.space, conditions.classes), random.Random(seed)
+    return [*found, *(Named(f"{space.id} drawn {number}", space.sample(rng)) for number in range(sample))]
+
+
+def _check(
+    model: LatencyPredictor, path: Path, count: int, seed: int, where: tuple[str, Path | None, str, float]
+) -> Staleness:
+    """Time networks on the device, and write into the file whether the predictor holds."""
+    check_writable(path)
+    verdict = check_on_device(model, count, seed, *where)
+    stale = {"stale": verdict.sentence, "fresh": "", "cannot tell": model.network.stale}[verdict.status]
+    if stale != model.network.stale:
+        model.marked_stale(stale).save(path)
+    return verdict
+
+
+def _plain(
+    model: LatencyPredictor, networks: Sequence[Named], found: Prediction, verdict: Staleness | None
+) -> dict[str, Any]:
+    rows = zip(networks, found.latency_ms, found.low_ms, found.high_ms, strict=True)
+    return {
+        "conditions": model.conditions.model_dump(mode="json"),
+        "coverage": found.coverage,
+        "stale": model.network.stale,
+        "notes": list(model.network.notes),
+        "check": None if verdict is None else asdict(verdict),
+        "networks": [
+            {
+                "name": network.name,
+                "latency_ms": float(latency_ms),
+                "low_ms": float(low_ms),
+                "high_ms": float(high_ms),
+                "arch": network.arch.model_dump(mode="json"),
+            }
+            for network, latency_ms, low_ms, high_ms in rows
+        ],
+    }
+
+
+def _csv(networks: Sequence[Named], found: Prediction) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["name", "latency_ms", "low_ms", "high_ms", "coverage", "arch"])
+    for network, *figures in zip(networks, found.latency_ms, found.low_ms, found.high_ms, strict=True):
+        numbers = [f"{float(figure):.6g}" for figure in figures]
+        writer.writerow([network.name, *numbers, found.coverage, network.arch.to_json()])
+    return text.getvalue()
+
+
+def _show(model: LatencyPredictor, networks: Sequence[Named], found: Prediction, verdict: Staleness | None) -> None:
+    console = Console()
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    if networks:
+        interval = f"{found.coverage:.0%} interval, ms" if found.coverage else "no interval"
+        table = Table("network", "latency, ms", interval, title=clean(model.conditions.label))
+        for network, latency_ms, low_ms, high_ms in list(
+            zip(networks, found.latency_ms, found.low_ms, found.high_ms, strict=True)
+        )[:_MOST_SHOWN]:
+            ends = f"{low_ms:.3f} to {high_ms:.3f}" if found.coverage else ""
+            table.add_row(Text(clean(network.name)), f"{latency_ms:.3f}", ends)
+        console.print(table)
+        if len(networks) > _MOST_SHOWN:
+            say(f"and {len(networks) - _MOST_SHOWN} more: write them all with --csv or --json")
+    if not model.conditions.measured:
+        say("simulated: nothing here was measured on a device")
+    for note in model.network.notes:
+        say(note)
+    if verdict is not None:
+        say(verdict.sentence)
+    elif model.network.stale:
+        say(model.network.stale)
