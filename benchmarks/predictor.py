@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.predictor_rows import Compared, Row, compare, repeatability_row
+from inas_deploy.commands.running import opened
 from inas_deploy.latency_fit import PREDICTOR, TABLE
 from search.latency.block_predictor import BlockPredictor
 from search.latency.block_report import BlockReport
@@ -47,11 +48,14 @@ from targets.inventory import load_inventory
 from targets.opening import open_target
 from targets.records import RunSettings
 from targets.runtimes.registry import get_runtime
+from targets.store import DEFAULT_STORE
 
 HELD_OUT = "held-out.jsonl"
 FEWEST = {"inas": 100}
 """Held-out networks that the claims are about, at least."""
 FEWEST_OTHERWISE = 60
+_WAIT_S = 3600.0
+"""How long to stand in line where the device is measured by somebody else."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +97,8 @@ def measurer_of(folder: Path, conditions: Conditions, plan: Plan) -> Iterator[Me
     device = load_inventory(None).select(conditions.device)[0]
     format = format_for(get_runtime(conditions.settings.runtime).formats)
     files = CarrierFiles(folder / "held-out", conditions.input_size, format)
-    with open_target(device) as target, Exporter(files, plan.workers) as exporter:
-        yield Measurer(target, conditions.settings, exporter, session_seconds=plan.seconds)
+    with opened([device], DEFAULT_STORE, wait_s=_WAIT_S) as targets, Exporter(files, plan.workers) as exporter:
+        yield Measurer(targets[device.name], conditions.settings, exporter, session_seconds=plan.seconds)
 
 
 def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], plan: Plan) -> tuple[Floats, Floats]:

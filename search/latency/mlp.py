@@ -254,8 +254,10 @@ class _Run:
         epochs = min(_MOST_EPOCHS, max(1, _STEPS // batches)) if epochs is None else epochs
         parameters = [*self.weights, *self.biases]
         optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=_DECAY)
+        steps = epochs * batches
+        rise = 0.1 if steps > 20 else 0.35  # a rise of one step exactly divides by zero in there
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, _RATE, total_steps=epochs * batches, pct_start=0.1, cycle_momentum=False
+            optimizer, _RATE, total_steps=steps, pct_start=rise, cycle_momentum=False
         )
         best = [math.inf] * len(self.t)
         kept = [parameter.detach().clone() for parameter in parameters]
