@@ -7,7 +7,7 @@ holds every block, a line over MACs fitted to the same networks as the calibrati
 is, fitted to the very networks it is judged on. What is measured is kept in the folder; a stopped run goes on.
 
     inas-deploy profile --space inas --runtime onnxruntime --minutes 30 --out RUN
-    python -m benchmarks.predictor --folder RUN      # 100 networks, 2 passes of 3 sessions of 1 s
+    python -m benchmarks.predictor --folder RUN      # 100 networks, 2 passes of 2 to 6 sessions
     python -m benchmarks.predictor --quick           # the same path on a few networks of inas-tiny: no claims
 """
 
@@ -18,7 +18,7 @@ import random
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,7 @@ from search.latency.model import Floats
 from search.latency.observations import ObservationsFile, ObservationsHeader, read_observations, whole_networks
 from search.latency.predictor import LatencyPredictor
 from search.latency.profiling import OBSERVATIONS
+from search.latency.settling import settled, undisturbed_ms
 from search.latency.spread import spread_archs
 from search.latency.table import LatencyTable
 from search.latency.tabulate import table_of
@@ -50,7 +51,8 @@ from targets.records import RunSettings
 from targets.runtimes.registry import get_runtime
 from targets.store import DEFAULT_STORE
 
-HELD_OUT = "held-out.jsonl"
+HELD_OUT = ("held-out-first.jsonl", "held-out-second.jsonl")
+"""Sessions of each pass."""
 FEWEST = {"inas": 100}
 """Held-out networks that the claims are about, at least."""
 FEWEST_OTHERWISE = 60
@@ -64,14 +66,14 @@ class Plan:
 
     Attributes:
         archs: Held-out networks.
-        sessions: Sessions of each in each of two passes.
+        sessions: Sessions of each in each of two passes, at most: a pass is over once its two fastest agree.
         seconds: Timed part of a session.
         seed: Of the draw and of the order.
         workers: Processes that export ahead.
     """
 
     archs: int = 100
-    sessions: int = 3
+    sessions: int = 6
     seconds: float = 1.0
     seed: int = 0
     workers: int = 1
@@ -105,7 +107,7 @@ def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], p
     """Latencies of both passes in the order of the networks, milliseconds; goes on where a run was stopped.
 
     A round times each network once, in an order drawn anew; the rounds of both passes alternate, so that drift of the
-    machine falls on both alike.
+    machine falls on both alike. In either pass the mean of the two fastest sessions counts.
     """
     with measurer_of(folder, predictor.conditions, plan) as measurer:
         first = measurer.session(archs[0], "interval")  # tells versions and hardware
@@ -113,16 +115,20 @@ def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], p
         header = ObservationsHeader(conditions=measurer.conditions(space), started_at=first.at, seed=plan.seed)
         if difference := predictor.conditions.difference(header.conditions):
             raise UsageError(f"{folder} was profiled under other conditions: {difference}", "Profile again.")
-        with ObservationsFile(folder / HELD_OUT, header) as file:
-            rounds = [(number, arch) for number in range(2 * plan.sessions) for arch in _order(archs, plan, number)]
-            have = {arch.sha256(): len(times) for arch, times in whole_networks(file.observations, "interval")}
-            todo = [(number, arch) for number, arch in rounds if have.get(arch.sha256(), 0) <= number]
-            measurer.exporter.ahead([arch for _, arch in todo[: len(archs)]])
-            for number, arch in track(todo, "timing held-out networks", console=Console(stderr=True)):
-                file.add(measurer.session(arch, "interval", number))
-            times = {arch.sha256(): ms for arch, ms in whole_networks(file.observations, "interval")}
-    figures = np.array([times[arch.sha256()][: 2 * plan.sessions] for arch in archs])
-    return np.median(figures[:, 0::2], axis=1), np.median(figures[:, 1::2], axis=1)
+        with ExitStack() as stack:
+            passes = [stack.enter_context(ObservationsFile(folder / name, header)) for name in HELD_OUT]
+            times: list[dict[str, list[float]]] = [{arch.sha256(): [] for arch in archs} for _ in passes]
+            for had, file in zip(times, passes, strict=True):
+                had.update({a.sha256(): list(ms) for a, ms in whole_networks(file.observations, "interval")})
+            measurer.exporter.ahead(archs)
+            for number in track(range(2 * plan.sessions), "timing held-out networks", console=Console(stderr=True)):
+                for arch in _order(archs, plan, number):
+                    ms = times[number % 2][arch.sha256()]
+                    if len(ms) == number // 2 and not settled(ms, most=plan.sessions):
+                        passes[number % 2].add(one := measurer.session(arch, "interval", number))
+                        ms.append(one.total_us / 1e3)
+    figures = [np.array([undisturbed_ms(had[arch.sha256()]) for arch in archs]) for had in times]
+    return figures[0], figures[1]
 
 
 def _order(archs: Sequence[Arch], plan: Plan, number: int) -> list[Arch]:
@@ -192,7 +198,7 @@ def run(folder: Path, plan: Plan, *, quick: bool = False) -> bool:
     """Measure, print the table and the claims; whether all hold."""
     predictor, table = LatencyPredictor.load(folder / PREDICTOR), LatencyTable.read(folder / TABLE)
     _, seen = read_observations(folder / OBSERVATIONS)
-    calibration = [(arch, float(np.median(ms))) for arch, ms in whole_networks(seen, "calibration")]
+    calibration = [(arch, undisturbed_ms(ms)) for arch, ms in whole_networks(seen, "calibration")]
     archs = near_ones(folder, predictor, plan.archs) if quick else held_out_archs(folder, predictor, plan)
     if not archs:
         raise UsageError("every network drawn holds blocks that the run did not measure", "Profile longer.")

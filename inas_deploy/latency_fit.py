@@ -13,7 +13,7 @@ from inas_deploy.latency_view import latency_report
 from inas_deploy.report.latency import write_latency_html, write_latency_plots
 from search.latency.distinct import distinct_blocks
 from search.latency.observations import Observation, ObservationsHeader, whole_networks
-from search.latency.profiling import SESSIONS
+from search.latency.settling import disagreement, undisturbed_ms
 from search.latency.table import LatencyTable
 from search.latency.tabulate import table_of
 from search.spaces.arch import Arch
@@ -51,7 +51,7 @@ class ProfileSummary(Frozen):
         block_within_5: Share of them within 5 %.
         block_within_10: Share of them within 10 %.
         block_spearman: Rank correlation.
-        repeatability: Relative standard deviation of one whole network's sessions.
+        repeatability: Half of what a network's two fastest sessions differ by, relative, root mean square.
         calibrated_with: Whole networks the predictor is calibrated with.
         networks: Whole networks it is judged with.
         network_mape: Mean absolute relative error on these.
@@ -94,7 +94,8 @@ class FittedRun:
         predictor: The same, calibrated to whole networks.
         calibration: Whole networks it was calibrated with, milliseconds.
         apart: Whole networks that were timed and not calibrated with.
-        repeatability: Relative standard deviation of one whole network's sessions; ``None`` where none was repeated.
+        repeatability: Half of what a network's two fastest sessions differ by, relative, root mean square; ``None``
+            where none was repeated.
         notes: What a reader must know, one sentence each.
     """
 
@@ -148,7 +149,7 @@ def fit_run(
             blocks,
             calibration,
             apart if len(apart) >= _ENOUGH_APART else (),
-            repeatability=(repeatability or 0.0) / SESSIONS["calibration"] ** 0.5,  # the median of so many counts
+            repeatability=repeatability or 0.0,
         )
     return FittedRun(table, blocks, predictor, calibration, apart, repeatability, tuple(notes))
 
@@ -226,23 +227,17 @@ def _errors(fitted: FittedRun) -> tuple[float | None, float | None]:
 
 
 def _known(blocks: BlockPredictor, networks: Iterable[tuple[Arch, tuple[float, ...]]]) -> tuple[Networks, int]:
-    """Networks whose blocks the predictor knows, with the median of their sessions, and how many it does not."""
+    """Networks whose blocks the predictor knows, with their undisturbed latency, and how many it does not know."""
     known: Networks = []
     refused = 0
     for arch, sessions in networks:
         if any(blocks.refusal(spec) for spec in arch.blocks(blocks.conditions.input_size)):
             refused += 1
         else:
-            known.append((arch, float(np.median(sessions))))
+            known.append((arch, undisturbed_ms(sessions)))
     return known, refused
 
 
 def _repeatability(observations: Sequence[Observation]) -> float | None:
-    """Pooled standard deviation of the logarithm between sessions of one network."""
-    squares, free = 0.0, 0
     timed = [*whole_networks(observations, "calibration"), *whole_networks(observations, "interval")]
-    for _, sessions in timed:
-        logs = np.log(sessions)
-        squares += float(((logs - logs.mean()) ** 2).sum())
-        free += len(logs) - 1
-    return float(np.sqrt(squares / free)) if free else None
+    return disagreement(sessions for _, sessions in timed)

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +21,7 @@ from search.latency.carriers import next_carriers
 from search.latency.distinct import distinct_blocks
 from search.latency.measuring import Measurer
 from search.latency.observations import Observation, ObservationsFile, ObservationsHeader, Role
+from search.latency.settling import FEWEST, MOST, settled
 from search.latency.spread import spread_archs
 from search.latency.table import BlockKey, LatencyTable
 from search.latency.tabulate import keys_of, table_of
@@ -33,8 +34,6 @@ from targets.files import write_atomic
 Weight = Callable[[BlockKey], float]
 OBSERVATIONS = "observations.jsonl"
 TIMED = "timed"
-SESSIONS: dict[Role, int] = {"calibration": 3, "interval": 2}
-"""Sessions of each network that is timed end to end."""
 _MOST_FAILURES = 3
 _FEWEST = 4
 _COVERS_A_SAMPLE = 80  # carriers after which a space whose blocks cannot be listed counts as covered
@@ -208,15 +207,18 @@ class ProfileRun:
         """Time whole networks, interleaved; every round in an order of its own, so that drift falls on all alike."""
         chosen = self._to_time(file)
         self.measurer.exporter.ahead([arch for _, arch in chosen])
+        times: dict[tuple[Role, str], list[float]] = defaultdict(list)
+        for one in file.observations:
+            times[one.role, _text(one.arch)].append(one.total_us)
         draw = random.Random(self.request.seed)
-        for number in range(max(SESSIONS.values())):
+        for number in range(MOST):
             draw.shuffle(chosen)
             for role, arch in chosen:
-                plain = arch.model_dump(mode="json")
-                done = sum(one.role == role and one.arch == plain for one in file.observations)
-                if done <= number < SESSIONS[role]:
+                had = times[role, _text(arch.model_dump(mode="json"))]
+                if len(had) == number and not settled(had):
                     self._step(file, "timing")
-                    file.add(self.measurer.session(arch, role, number))
+                    file.add(one := self.measurer.session(arch, role, number))
+                    had.append(one.total_us)
         for _, arch in chosen:
             self.measurer.exporter.files.discard(arch)
 
@@ -272,7 +274,7 @@ class ProfileRun:
         """What timing whole networks will still take, judged by the sessions so far."""
         sessions = [one.device_s for one in file.observations if not one.profiled]
         calibration, apart = self._timed_counts(file)
-        planned = calibration * SESSIONS["calibration"] + apart * SESSIONS["interval"]
+        planned = (calibration + apart) * (FEWEST + 1)  # some need more than the fewest
         return max(0, planned + 1 - len(sessions)) * sum(sessions) / max(1, len(sessions))
 
     def _step(self, file: ObservationsFile, doing: Any) -> None:

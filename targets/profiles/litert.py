@@ -129,10 +129,10 @@ def _time(
     fast = with_events.fast(walls)
     return _Timing(
         events=first,
-        elapsed_us=np.asarray(elapsed, np.float64)[fast].mean(axis=0),
+        elapsed_us=with_events.op_times_us(np.asarray(elapsed, np.float64)),
         profiled_us=float(np.asarray(walls)[fast].mean()),
         unprofiled_us=without.fast_us,
-        runs=len(fast),
+        runs=len(walls),
         undisturbed=len(with_events.undisturbed),
         profiled_runs=len(walls),
     )

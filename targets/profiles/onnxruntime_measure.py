@@ -148,10 +148,11 @@ def assembled(
         branches: Branches of the calibration models.
     """
     cost_us = _cost_us(*chains, branches)
-    chosen = model.chosen()
-    events = chosen[0].events
+    events = model.runs[0].events
     joined, kernels = join_events(events, nodes, index)
-    durations = np.mean([[event.duration_us for event in run.events] for run in chosen], axis=0)
+    durations = model.profiled.op_times_us(
+        np.array([[event.duration_us for event in run.events] for run in model.runs], np.float64)
+    )
     rows = [
         Row(event.name, event.op_type, kernel, float(duration) - cost_us, join)
         for event, kernel, duration, join in zip(events, kernels, durations, joined, strict=True)
@@ -159,7 +160,7 @@ def assembled(
     return finished(
         "onnxruntime",
         rows,
-        runs=len(chosen),
+        runs=len(model.runs),
         unprofiled_us=model.plain.fast_us,
         profiled_us=model.profiled.fast_us,
         notes=[*index.notes(), *_notes(cost_us, model.profiled, placement(events))],
@@ -232,8 +233,8 @@ def _notes(cost_us: float, runs: TimedRuns, providers: Mapping[str, int]) -> lis
     placed = ", ".join(f"{count} on {name}" for name, count in providers.items())
     return [
         f"Profiling adds {cost_us:.2f} us to each operation, measured beside the model and taken off.",
-        f"Means over the fastest tenth of {len(runs.undisturbed)} undisturbed of {len(runs.wall_us)} profiled runs; "
-        "the profiler counts whole microseconds.",
+        f"The sum is that of the fastest tenth of {len(runs.undisturbed)} undisturbed of {len(runs.wall_us)} profiled "
+        "runs, the shares are those of each operation's faster half; the profiler counts whole microseconds.",
         f"Operations: {placed}.",
         *busy_note(len(runs.undisturbed), len(runs.wall_us)),
     ]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from targets.profiles.assemble import fastest_tenth
 
@@ -72,8 +73,28 @@ class TimedRuns:
         Args:
             values: One time a run.
         """
-        pool = self.undisturbed if len(self.undisturbed) >= 3 else range(len(values))
+        pool = self._pool(len(values))
         return [pool[i] for i in fastest_tenth([values[i] for i in pool])]
+
+    def op_times_us(self, times_us: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Time of each operation, from what it took in each run.
+
+        The sum is that of the fast runs. They are few, and what disturbs a run seldom lasts for all of it: so the sum
+        is shared out by the mean of each operation's own faster half over all undisturbed runs.
+
+        Args:
+            times_us: Times by run and operation, microseconds, (runs, operations).
+
+        Returns:
+            Microseconds, (operations,).
+        """
+        total_us = float(times_us[self.fast(times_us.sum(axis=1).tolist())].mean(axis=0).sum())
+        ordered = np.sort(times_us[list(self._pool(len(times_us)))], axis=0)
+        typical_us: NDArray[np.float64] = ordered[: (len(ordered) + 1) // 2].mean(axis=0)
+        return typical_us * (total_us / max(float(typical_us.sum()), 1e-9))
+
+    def _pool(self, runs: int) -> Sequence[int]:
+        return self.undisturbed if len(self.undisturbed) >= 3 else range(runs)
 
     @property
     def fast_us(self) -> float:

@@ -8,7 +8,8 @@ import pytest
 
 from search.latency.conditions import Conditions
 from search.latency.observations import Observation, read_observations
-from search.latency.profiling import OBSERVATIONS, SESSIONS, ProfileRequest, ProfileRun, locked
+from search.latency.profiling import OBSERVATIONS, ProfileRequest, ProfileRun, locked
+from search.latency.settling import FEWEST
 from search.latency.tabulate import table_of
 from search.spaces.registry import find_space
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
@@ -70,8 +71,8 @@ def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
     assert sum(one.device_s for one in found) <= 2 * 60 + 6
     assert roles["carrier"] >= 10
     assert roles["reference"] - roles["carrier"] // 8 in (0, 1)
-    assert roles["calibration"] == 4 * SESSIONS["calibration"]
-    assert roles["interval"] == 1 + 3 * SESSIONS["interval"]
+    assert roles["calibration"] == 4 * FEWEST
+    assert roles["interval"] == 1 + 3 * FEWEST
     assert len(table_of(measurer.conditions(SPACE), found).rows) > 300
     carriers = {json.dumps(one.arch) for one in found if one.role == "carrier"}
     assert len(carriers) == roles["carrier"]
@@ -97,7 +98,7 @@ def test_a_run_that_is_stopped_goes_on_without_measuring_twice(tmp_path, kill_at
     carriers = [json.dumps(one.arch) for one in found if one.role == "carrier"]
     assert len(set(carriers)) == len(carriers)
     timed = Counter(json.dumps(one.arch) for one in found if one.role == "calibration")
-    assert set(timed.values()) == {SESSIONS["calibration"]}
+    assert set(timed.values()) == {FEWEST}
 
 
 def test_a_longer_time_goes_on_where_the_shorter_one_ended(tmp_path):
@@ -105,7 +106,7 @@ def test_a_longer_time_goes_on_where_the_shorter_one_ended(tmp_path):
     _, longer = ProfileRun(request(tmp_path, 2.0), CountingMeasurer()).run()
     assert longer[: len(short)] == short
     assert sum(one.role == "carrier" for one in longer) > sum(one.role == "carrier" for one in short)
-    assert sum(one.role == "calibration" for one in longer) == 4 * SESSIONS["calibration"]
+    assert sum(one.role == "calibration" for one in longer) == 4 * FEWEST
 
 
 def test_a_network_that_fails_is_left_out_and_a_device_that_only_fails_ends_the_run(tmp_path):
