@@ -54,6 +54,8 @@ _PACKAGES = (
     _Package("tflite-export", "litert-torch", "import litert_torch"),
     _Package("report", "jinja2", "import jinja2; assert jinja2.Template('{{ 1 + 1 }}').render() == '2'"),
     _Package("report", "matplotlib", "import matplotlib; matplotlib.use('Agg'); import matplotlib.pyplot"),
+    _Package("predictor", "safetensors", "import safetensors.torch"),
+    _Package("predictor", "scipy", "import scipy.optimize, scipy.stats"),
     _Package("ssh", "paramiko", "import paramiko"),
     _Package("adb", "adb-shell", "import adb_shell.adb_device"),
     _Package("tensorrt", "tensorrt-rtx", "import tensorrt_rtx"),

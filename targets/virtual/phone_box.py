@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--python-path", default="")
     parser.add_argument("--detached", action="store_true", help="outlive the starter: standard input may end")
     options = parser.parse_args()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # started by nohup, all on the phone would ignore hang-ups
     try:
         box = _Box(options)
         box.start()
