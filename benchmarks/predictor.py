@@ -76,7 +76,7 @@ class Plan:
     sessions: int = 6
     seconds: float = 1.0
     seed: int = 0
-    workers: int = 1
+    workers: int = 2
 
 
 def held_out_archs(folder: Path, predictor: LatencyPredictor, plan: Plan) -> list[Arch]:
@@ -120,7 +120,7 @@ def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], p
             times: list[dict[str, list[float]]] = [{arch.sha256(): [] for arch in archs} for _ in passes]
             for had, file in zip(times, passes, strict=True):
                 had.update({a.sha256(): list(ms) for a, ms in whole_networks(file.observations, "interval")})
-            measurer.exporter.ahead(archs)
+            measurer.prepare(archs)
             for number in track(range(2 * plan.sessions), "timing held-out networks", console=Console(stderr=True)):
                 for arch in _order(archs, plan, number):
                     ms = times[number % 2][arch.sha256()]

@@ -52,6 +52,7 @@ _DOING = {
     "cover": "blocks not seen yet",
     "active": "least certain blocks",
     "timing": "whole networks",
+    "exporting": "exporting",
     "fitting": "fitting",
 }
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from search.latency.observations import Observation, Role
 from search.spaces.arch import Arch
 from search.spaces.space import Space
 from targets.environment import capture_environment
-from targets.errors import SessionFailed, UnknownLayout
+from targets.errors import KitError, SessionFailed, UnknownLayout
 from targets.jobs import Job
 from targets.opening import Target
 from targets.records import SIMULATED, Artifact, OpProfile, RunSettings, SessionRecord
@@ -25,6 +26,7 @@ T = TypeVar("T")
 MOST_RESIDUAL = 0.1
 """A profile whose operations miss the unprofiled time by more is taken again."""
 _TRIES = 3
+_REST_S = 8.0
 _NAMES_HARDWARE = ("soc", "cpu", "gpu", "model")
 
 
@@ -56,6 +58,23 @@ class Measurer:
         self.seconds = {"profile": profile_seconds, "time": session_seconds}
         self.alongside = alongside
         self.last_session: SessionRecord | None = None
+
+    def prepare(self, archs: Sequence[Arch]) -> None:
+        """Have networks exported: meanwhile, or, where this machine measures itself, now; it is left to rest then.
+
+        A machine whose cores were all busy is slower for a while, be it for heat, clock or a budget of processor time.
+
+        Args:
+            archs: What is measured next. One that cannot be exported says so when it is.
+        """
+        self.exporter.ahead(archs)
+        missing = [arch for arch in archs if not self.exporter.files.path(arch).is_file()]
+        if self.alongside or not missing:
+            return
+        for arch in missing:
+            with contextlib.suppress(KitError):
+                self.exporter.artifact(arch)
+        time.sleep(_REST_S)
 
     def profile(self, arch: Arch, role: Role) -> Observation:
         """Profile a network by block.

@@ -70,7 +70,8 @@ class Step:
 
     Attributes:
         doing: ``reference``, ``cover`` (blocks that were not seen yet), ``active`` (blocks that are least certain),
-            ``timing`` whole networks end to end; ``fitting`` while the predictor is asked which blocks those are.
+            ``timing`` whole networks end to end; ``exporting``, where that has to be done first; ``fitting`` while the
+            predictor is asked which blocks are the least certain.
         device_minutes: Device time spent.
         minutes: Device time in all.
         carriers: Networks profiled so far.
@@ -78,7 +79,7 @@ class Step:
         skipped: Networks that could not be measured.
     """
 
-    doing: Literal["reference", "cover", "active", "timing", "fitting"]
+    doing: Literal["reference", "cover", "active", "timing", "exporting", "fitting"]
     device_minutes: float
     minutes: float
     carriers: int
@@ -173,6 +174,7 @@ class ProfileRun:
             self._weight = self.weigh(table_of(file.header.conditions, file.observations))
             self._fit_at = carriers + self.request.refit_every
             self._planned.clear()
+        planned = len(self._planned)
         have = {_text(one.arch) for one in file.observations if one.role == "carrier"}
         have |= {_text(arch.model_dump(mode="json")) for arch in self._planned}
         seen.update(spec.key for arch in self._planned for spec in arch.blocks(self._size))
@@ -182,15 +184,20 @@ class ProfileRun:
             if _text(arch.model_dump(mode="json")) not in have:
                 self._planned.append(arch)
         self._draws += 1
-        arch, *ahead = self._planned
-        self._planned = ahead
-        self.measurer.exporter.ahead([arch, *ahead])
+        if len(self._planned) > planned or self.measurer.alongside:
+            self._step(file, "exporting")
+            self.measurer.prepare(self._planned)
+        arch, *self._planned = self._planned
         self._step(file, "active" if self._weight else "cover")
         return arch
 
     def _drawn(self, seen: Counter[BlockKey], state: str) -> Sequence[Arch]:
-        """New carriers, enough to keep the exporting processes busy."""
-        space, missing = self.request.space, 1 + self.measurer.exporter.workers - len(self._planned)
+        """New carriers: enough to keep the exporting processes busy, or, where exports must wait, for a while."""
+        space, planned = self.request.space, len(self._planned)
+        if self.measurer.alongside:
+            missing = 1 + self.measurer.exporter.workers - planned
+        else:
+            missing = 0 if planned else self.request.reference_every
         if missing <= 0:
             return []
         rng = random.Random(f"{self.request.seed} {state}")
@@ -206,7 +213,8 @@ class ProfileRun:
     def _time_networks(self, file: ObservationsFile) -> None:
         """Time whole networks, interleaved; every round in an order of its own, so that drift falls on all alike."""
         chosen = self._to_time(file)
-        self.measurer.exporter.ahead([arch for _, arch in chosen])
+        self._step(file, "exporting")
+        self.measurer.prepare([arch for _, arch in chosen])
         times: dict[tuple[Role, str], list[float]] = defaultdict(list)
         for one in file.observations:
             times[one.role, _text(one.arch)].append(one.total_us)

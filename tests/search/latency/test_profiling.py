@@ -26,8 +26,13 @@ class CountingMeasurer:
         files = SimpleNamespace(input_size=SIZE, discard=self._discard)
         self.exporter = SimpleNamespace(files=files, workers=1, ahead=lambda archs: None, paused=nullcontext)
         self.fail, self.kill_at = set(fail), kill_at
+        self.alongside = False
+        self.prepared = []
         self.calls = []
         self.discarded = []
+
+    def prepare(self, archs):
+        self.prepared.append([arch.sha256() for arch in archs])
 
     def _discard(self, arch):
         self.discarded.append(arch.sha256())
@@ -82,6 +87,8 @@ def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
     assert steps[-1].doing == "timing"
     assert 0.1 < steps[-1].covered < 1
     assert len(measurer.discarded) == roles["carrier"] + 7
+    assert all(6 <= len(batch) <= 10 for batch in measurer.prepared[:-2])
+    assert {key for batch in measurer.prepared for key in batch} >= {key for role, key in measurer.calls[1:] if role != "reference"}
 
 
 @pytest.mark.parametrize("kill_at", [3, 25])
