@@ -88,7 +88,9 @@ def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
     assert 0.1 < steps[-1].covered < 1
     assert len(measurer.discarded) == roles["carrier"] + 7
     assert all(6 <= len(batch) <= 10 for batch in measurer.prepared[:-2])
-    assert {key for batch in measurer.prepared for key in batch} >= {key for role, key in measurer.calls[1:] if role != "reference"}
+    assert {key for batch in measurer.prepared for key in batch} >= {
+        key for role, key in measurer.calls[1:] if role != "reference"
+    }
 
 
 @pytest.mark.parametrize("kill_at", [3, 25])
