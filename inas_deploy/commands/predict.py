@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,10 +21,10 @@ from rich.text import Text
 from inas_deploy.commands.options import Inventory, Json, Store, Wait, waiting
 from inas_deploy.latency_check import check_on_device
 from inas_deploy.report.text import clean
-from search.latency.conditions import Conditions
 from search.latency.model import Prediction
 from search.latency.predictor import LatencyPredictor, StaleWarning
 from search.latency.staleness import Staleness
+from search.latency.table import BlockKey
 from search.spaces.arch import Arch
 from search.spaces.registry import arch_of_file, find_arch, find_space
 from targets.errors import UsageError
@@ -78,8 +78,8 @@ def predict(
     """Predict the latency of networks, with the interval that is meant to hold what a measurement would give.
 
     Nothing is exported or run. Networks of other spaces, and those with blocks unlike any that was measured, are
-    refused. With --check, networks are timed on the device; if they contradict the predictor it is marked stale in its
-    file, it says so on every use, and the exit code is 1.
+    refused; of those drawn with --sample they are left out and counted. With --check, networks are timed on the device;
+    if they contradict the predictor it is marked stale in its file, it says so on every use, and the exit code is 1.
 
     [bold]Examples[/bold]
 
@@ -92,9 +92,11 @@ def predict(
     require("safetensors", "predictor")
     check_writable(out)
     model = LatencyPredictor.load(predictor)
-    networks = _networks(model.conditions, arch or [], sample, seed)
+    networks = _named(arch or [])
+    drawn, left_out = _drawn(model, sample, seed)
+    networks += drawn
     if not networks and not check:
-        raise UsageError("no network was named", "Name some with --arch, or draw some with --sample.")
+        _refuse_none(model, left_out)
     verdict = _check(model, predictor, check, seed, (target, inventory, store, wait)) if check else None
     if verdict is not None:
         model = LatencyPredictor.load(predictor)
@@ -104,20 +106,46 @@ def predict(
     if out is not None:
         write_atomic(out, _csv(networks, found).encode())
     if as_json:
-        sys.stdout.write(json.dumps(_plain(model, networks, found, verdict), indent=2) + "\n")
+        plain = {**_plain(model, networks, found, verdict), "left_out": left_out}
+        sys.stdout.write(json.dumps(plain, indent=2) + "\n")
     else:
-        _show(model, networks, found, verdict)
+        _show(model, networks, found, verdict, left_out)
     if verdict is not None and verdict.status == "stale":
         raise typer.Exit(EXIT_STALE)
 
 
-def _networks(conditions: Conditions, names: Sequence[str], sample: int, seed: int) -> list[Named]:
+def _named(names: Sequence[str]) -> list[Named]:
     found = []
     for name in names:
         is_file = Path(name).suffix.lower() == ".json"
         found.append(Named(Path(name).name if is_file else name, arch_of_file(name) if is_file else find_arch(name)))
+    return found
+
+
+def _drawn(model: LatencyPredictor, count: int, seed: int) -> tuple[list[Named], int]:
+    """Networks drawn from the space, and how many more were drawn that hold blocks the predictor does not know."""
+    conditions = model.conditions
     space, rng = find_space(conditions.space, conditions.classes), random.Random(seed)
-    return [*found, *(Named(f"{space.id} drawn {number}", space.sample(rng)) for number in range(sample))]
+    unknown: dict[BlockKey, bool] = {}
+    found = []
+    for number in range(count):
+        arch = space.sample(rng)
+        blocks = arch.blocks(conditions.input_size)
+        for block in blocks:
+            if block.key not in unknown:
+                unknown[block.key] = bool(model.blocks.refusal(block))
+        if not any(unknown[block.key] for block in blocks):
+            found.append(Named(f"{space.id} drawn {number}", arch))
+    return found, count - len(found)
+
+
+def _refuse_none(model: LatencyPredictor, left_out: int) -> NoReturn:
+    if not left_out:
+        raise UsageError("no network was named", "Name some with --arch, or draw some with --sample.")
+    raise UsageError(
+        f"all {left_out} networks drawn hold blocks that the predictor for {model.conditions.label} does not know",
+        "Measure longer (inas-deploy profile --resume --minutes ...), or draw more of them.",
+    )
 
 
 def _check(
@@ -165,7 +193,9 @@ def _csv(networks: Sequence[Named], found: Prediction) -> str:
     return text.getvalue()
 
 
-def _show(model: LatencyPredictor, networks: Sequence[Named], found: Prediction, verdict: Staleness | None) -> None:
+def _show(
+    model: LatencyPredictor, networks: Sequence[Named], found: Prediction, verdict: Staleness | None, left_out: int
+) -> None:
     console = Console()
 
     def say(line: str) -> None:
@@ -184,6 +214,8 @@ def _show(model: LatencyPredictor, networks: Sequence[Named], found: Prediction,
             say(f"and {len(networks) - _MOST_SHOWN} more: write them all with --csv or --json")
     if not model.conditions.measured:
         say("simulated: nothing here was measured on a device")
+    if left_out:
+        say(f"{left_out} networks drawn hold blocks that the predictor does not know, and were left out")
     for note in model.network.notes:
         say(note)
     if verdict is not None:
