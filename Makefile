@@ -21,7 +21,7 @@ bench: $(VENV)/.installed ## Measure the shipped network here (base dependencies
 	$(VENV)/bin/python -m inas_deploy.bench $(ARGS)
 
 test: $(TEST_VENV)/.installed ## Run the tests (brings torch, OpenVINO and LiteRT)
-	$(TEST_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	$(TEST_VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(TEST_VENV)/.installed ## Style, types and the direction of imports
 	$(TEST_VENV)/bin/ruff check .
