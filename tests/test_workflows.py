@@ -83,6 +83,7 @@ def project(tmp_path, monkeypatch):
     if shutil.which("git") is None:
         pytest.skip("git is not installed, and the workflow takes the old model from it")
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # virtual devices of others are not to be stopped
     origin = tmp_path / "origin"
     origin.mkdir()
     write_chain(origin / "model.onnx", 3)
