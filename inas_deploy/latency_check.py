@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -65,9 +66,15 @@ def check_on_device(
                 targets[device.name],
                 exporter.artifact,
                 conditions,
+                reference=predictor.network.reference,
                 on_session=lambda done, total, session: bar.update(task, completed=done, total=total),
             )
             for arch in archs:
                 exporter.artifact(arch)  # all before the first session: an export beside it would slow it
             measured = model.predict(archs)
-    return check_staleness(plain.predict(archs), measured.latency_ms.tolist())
+            found = check_staleness(plain.predict(archs), measured.latency_ms.tolist())
+            slowdown = model.slowdown
+    if slowdown is None:
+        return found
+    speed = f"the machine is {abs(slowdown):.1%} {'slower' if slowdown > 0 else 'faster'} than when it was profiled"
+    return replace(found, sentence=f"{found.sentence} By the reference network {speed}, which was taken off.")

@@ -13,6 +13,7 @@ from inas_deploy.latency_view import latency_report
 from inas_deploy.report.latency import write_latency_html, write_latency_plots
 from search.latency.distinct import distinct_blocks
 from search.latency.observations import Observation, ObservationsHeader, whole_networks
+from search.latency.pace import Reference, at_one_speed, reference_arch, usual_reference_us
 from search.latency.settling import disagreement, undisturbed_ms
 from search.latency.table import LatencyTable
 from search.latency.tabulate import table_of
@@ -130,6 +131,7 @@ def fit_run(
     from search.latency.block_predictor import BlockPredictor
     from search.latency.predictor import LatencyPredictor
 
+    observations = at_one_speed(observations)
     table = table_of(header.conditions, observations)
     blocks = BlockPredictor.fit(table, seed=header.seed, epochs=epochs, progress=progress)
     calibration, refused = _known(blocks, whole_networks(observations, "calibration"))
@@ -150,6 +152,7 @@ def fit_run(
             calibration,
             apart if len(apart) >= _ENOUGH_APART else (),
             repeatability=repeatability or 0.0,
+            reference=_reference(header, observations),
         )
     return FittedRun(table, blocks, predictor, calibration, apart, repeatability, tuple(notes))
 
@@ -236,6 +239,14 @@ def _known(blocks: BlockPredictor, networks: Iterable[tuple[Arch, tuple[float, .
         else:
             known.append((arch, undisturbed_ms(sessions)))
     return known, refused
+
+
+def _reference(header: ObservationsHeader, observations: Sequence[Observation]) -> Reference | None:
+    reference_us = usual_reference_us(observations)
+    if reference_us is None:
+        return None
+    arch = reference_arch(find_space(header.conditions.space, header.conditions.classes), header.seed)
+    return Reference(arch=arch.model_dump(mode="json"), latency_ms=reference_us / 1e3)
 
 
 def _repeatability(observations: Sequence[Observation]) -> float | None:

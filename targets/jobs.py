@@ -18,6 +18,8 @@ class Job(Frozen):
         task: ``time`` a session, ``profile`` per op, or ``infer`` once on given inputs.
         artifact: What to load.
         settings: How to run it.
+        reference: Another model that takes turns with it, where the driver can do that (this machine can): what slows
+            the machine then slows both. For ``time`` and ``profile``.
         index: Position of the session among its variant's.
         seconds: Length of the timed part.
         min_runs: Fewest timed inferences, unless they would take longer than half a minute.
@@ -31,6 +33,7 @@ class Job(Frozen):
     task: Literal["time", "profile", "infer"]
     artifact: Artifact
     settings: RunSettings
+    reference: Artifact | None = None
     index: Annotated[int, Field(ge=0)] = 0
     seconds: Annotated[float, Field(gt=0, le=86_400)] = 1.0
     min_runs: Annotated[int, Field(ge=1)] = 10

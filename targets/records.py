@@ -105,6 +105,8 @@ class SessionRecord(Frozen):
         first_inference_ms: The cold inference.
         warmup_ns: Warm-up samples, nanoseconds.
         samples_ns: Timed samples, nanoseconds; never trimmed. Empty where the tool tells a summary only.
+        reference_ns: The reference model's inference right before each timed one, nanoseconds; empty where none took
+            turns.
         summary: The tool's own summary, where it tells no single inferences.
         steady: Whether warm-up reached a steady state before its deadline; ``None`` where the tool warms up unseen.
         peak_rss_mb: Peak resident memory of the process.
@@ -127,6 +129,7 @@ class SessionRecord(Frozen):
     first_inference_ms: float | None = None
     warmup_ns: tuple[int, ...] = ()
     samples_ns: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    reference_ns: tuple[Annotated[int, Field(gt=0)], ...] = ()
     summary: SampleSummary | None = None
     steady: bool | None = None
     peak_rss_mb: float | None = None
@@ -143,6 +146,8 @@ class SessionRecord(Frozen):
     def _samples_or_summary(self) -> Self:
         if bool(self.samples_ns) == (self.summary is not None):
             raise ValueError("a session holds either single samples or a tool's summary")
+        if self.reference_ns and len(self.reference_ns) != len(self.samples_ns):
+            raise ValueError("a reference inference belongs to each sample")
         return self
 
     @property
@@ -230,6 +235,8 @@ class OpProfile(Frozen):
         runs: Profiled inferences behind each figure.
         unprofiled_us: Mean of the matching inferences without profiling, interleaved.
         profiled_us: Mean of the same with profiling on.
+        reference_us: p10 of a reference model that took turns; all times then are those at that speed of the machine.
+            ``None`` where none did.
         sum_us: Sum of the op times before rescaling, profiling cost per op taken off.
         residual_share: ``(sum_us - unprofiled_us) / unprofiled_us``, signed.
         attributed_share: Share of the summed time joined to a module, 0 to 1.
@@ -244,6 +251,7 @@ class OpProfile(Frozen):
     runs: int
     unprofiled_us: float
     profiled_us: float
+    reference_us: float | None = None
     sum_us: float
     residual_share: float
     attributed_share: float

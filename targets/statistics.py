@@ -63,6 +63,23 @@ def session_headline_ms(session: SessionRecord, headline: Headline) -> float:
     return value
 
 
+def paced_ms(session: SessionRecord) -> tuple[float, float] | None:
+    """Latency of a session whose model took turns with a reference, and that of the reference, milliseconds.
+
+    Each inference is divided by the geometric mean of the reference's inferences right before and after it, so that
+    what slows the machine for longer than an inference cancels; the median of these quotients is taken.
+
+    Returns:
+        The median quotient times the reference's p10, and that p10; ``None`` where no reference took turns.
+    """
+    if not session.reference_ns:
+        return None
+    samples, reference = np.array(session.samples_ns, float), np.array(session.reference_ns, float)
+    around = np.sqrt(reference * np.append(reference[1:], reference[-1]))
+    reference_ms = float(np.percentile(reference, 10)) / 1e6
+    return float(np.median(samples / around)) * reference_ms, reference_ms
+
+
 def inferences(session: SessionRecord) -> int:
     """Number of timed inferences."""
     return session.summary.count if session.summary else len(session.samples_ns)
@@ -71,25 +88,21 @@ def inferences(session: SessionRecord) -> int:
 def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
     """Order statistics over sessions.
 
-    Each figure is the median over sessions of the session's own figure. The interval of the headline is
-    Student's t on the logarithm of the sessions' values, laid around their median and widened by the
-    median's larger standard error (at most ``sqrt(pi / 2)`` of the mean's); with one session it is
-    that session's own value.
+    Each figure is the median over sessions of the session's own figure; the interval of the headline is that of
+    :func:`middle_of`.
 
     Args:
         sessions: At least one session of the same variant.
     """
     headline = headline_of(sessions)
-    values = np.array([session_headline_ms(session, headline) for session in sessions])
-    middle_ms = float(np.median(values))
-    spread = float(np.std(np.log(values), ddof=1)) if len(sessions) > 1 else 0.0
-    half = t975(len(sessions) - 1) * spread * _MEDIAN_ERROR / math.sqrt(len(sessions)) if len(sessions) > 1 else 0.0
+    values = [session_headline_ms(session, headline) for session in sessions]
+    middle_ms, low_ms, high_ms = middle_of(values)
     return LatencyStats(
         headline=headline,
         headline_ms=middle_ms,
-        headline_low_ms=middle_ms * math.exp(-half),
-        headline_high_ms=middle_ms * math.exp(min(half, 700.0)),
-        headline_spread=spread,
+        headline_low_ms=low_ms,
+        headline_high_ms=high_ms,
+        headline_spread=_spread(values),
         min_ms=float(np.median([session_percentile_ms(s, 0) for s in sessions])),
         p10_ms=_median(sessions, 10),
         p50_ms=_median(sessions, 50),
@@ -98,6 +111,28 @@ def latency_stats(sessions: Sequence[SessionRecord]) -> LatencyStats:
         sessions=len(sessions),
         samples=sum(inferences(s) for s in sessions),
     )
+
+
+def middle_of(values: Sequence[float]) -> tuple[float, float, float]:
+    """Median of one figure a session and its 95 % interval.
+
+    The interval is Student's t on the logarithm of the sessions' values, laid around their median and widened by the
+    median's larger standard error (at most ``sqrt(pi / 2)`` of the mean's); with one session it is
+    that session's own value.
+
+    Args:
+        values: One positive figure a session, at least one.
+
+    Returns:
+        Median, lower and upper end.
+    """
+    middle, count = float(np.median(values)), len(values)
+    half = t975(count - 1) * _spread(values) * _MEDIAN_ERROR / math.sqrt(count) if count > 1 else 0.0
+    return middle, middle * math.exp(-half), middle * math.exp(min(half, 700.0))
+
+
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(np.log(values), ddof=1)) if len(values) > 1 else 0.0
 
 
 def _median(sessions: Sequence[SessionRecord], percentile: float) -> float | None:

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,8 @@ from targets.errors import FailureKind, InvalidModel, KitError, SessionFailed, U
 from targets.files import write_atomic
 from targets.host import HostWatch, peak_rss_mb
 from targets.jobs import Answer, Failure, Job
-from targets.records import RunSettings, SessionRecord
+from targets.profiles.timing import Pace
+from targets.records import OpProfile, RunSettings, SessionRecord
 from targets.runtimes.registry import get_runtime
 from targets.steady import warm_up
 
@@ -79,10 +80,14 @@ def time_session(job: Job) -> SessionRecord:
     begin = time.perf_counter()
     model.run()
     first_inference_ms = (time.perf_counter() - begin) * 1e3
+    reference = _reference(job)
+    if reference is not None:
+        warm_up(reference)
     warm = warm_up(model.run)
     gc.collect()
     gc.disable()  # a collection in the middle of a sample is ours, not the model's
     samples_ns: list[int] = []
+    reference_ns: list[int] = []
     run, clock = model.run, time.perf_counter_ns
     watch = HostWatch()
     end = clock() + int(job.seconds * 1e9)
@@ -91,6 +96,10 @@ def time_session(job: Job) -> SessionRecord:
         fewest = job.min_runs if clock() < patience else _LEAST_RUNS
         if clock() >= end and len(samples_ns) >= fewest:
             break
+        if reference is not None:
+            start = clock()
+            reference()
+            reference_ns.append(clock() - start)
         start = clock()
         run()
         samples_ns.append(clock() - start)
@@ -107,6 +116,7 @@ def time_session(job: Job) -> SessionRecord:
         first_inference_ms=first_inference_ms,
         warmup_ns=warm.samples_ns,
         samples_ns=tuple(samples_ns),
+        reference_ns=tuple(reference_ns),
         steady=warm.steady,
         peak_rss_mb=peak_rss_mb(),
         cpu_per_wall=cpu_per_wall,
@@ -115,6 +125,21 @@ def time_session(job: Job) -> SessionRecord:
         actual=model.actual,
         versions=runtime.versions(),
     )
+
+
+def _reference(job: Job) -> Callable[[], None] | None:
+    """One inference of the model that takes turns, where the job names one."""
+    if job.reference is None:
+        return None
+    return get_runtime(job.settings.runtime).load(job.reference, job.settings).run
+
+
+def _profile(job: Job) -> OpProfile:
+    reference = _reference(job)
+    if reference is not None:
+        warm_up(reference)
+    pace = None if reference is None else Pace(reference)
+    return get_runtime(job.settings.runtime).profile(job.artifact, job.settings, seconds=job.seconds, pace=pace)
 
 
 def _own_words(error: RuntimeError) -> str:
@@ -142,8 +167,7 @@ def perform(job: Job) -> Answer:
         if job.task == "time":
             return Answer(session=time_session(job))
         if job.task == "profile":
-            runtime = get_runtime(job.settings.runtime)
-            return Answer(profile=runtime.profile(job.artifact, job.settings, seconds=job.seconds))
+            return Answer(profile=_profile(job))
         _infer(job)
     except KitError as error:
         kind = FailureKind.BAD_ARTIFACT if isinstance(error, InvalidModel) else FailureKind.TOOL_ERROR

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from search.latency.carrier_files import Exporter
 from search.latency.conditions import Conditions
@@ -20,7 +20,7 @@ from targets.errors import KitError, SessionFailed, UnknownLayout
 from targets.jobs import Job
 from targets.opening import Target
 from targets.records import SIMULATED, Artifact, OpProfile, RunSettings, SessionRecord
-from targets.statistics import headline_of, session_headline_ms
+from targets.statistics import headline_of, paced_ms, session_headline_ms
 
 T = TypeVar("T")
 MOST_RESIDUAL = 0.1
@@ -40,6 +40,7 @@ class Measurer:
         profile_seconds: Timed part of a profile.
         session_seconds: Timed part of a session.
         alongside: Whether networks may be exported while the device measures: not where both are one machine.
+        reference: Network that takes turns with every other in its process, where the device can do that.
     """
 
     def __init__(
@@ -51,12 +52,14 @@ class Measurer:
         profile_seconds: float = 2.0,
         session_seconds: float = 1.0,
         alongside: bool = False,
+        reference: Arch | None = None,
     ) -> None:
         self.target = target
         self.settings = settings
         self.exporter = exporter
         self.seconds = {"profile": profile_seconds, "time": session_seconds}
         self.alongside = alongside
+        self.reference = reference
         self.last_session: SessionRecord | None = None
 
     def prepare(self, archs: Sequence[Arch]) -> None:
@@ -103,6 +106,8 @@ class Measurer:
             unattributed_us=times.unattributed_us,
             straddling_us=times.straddling_us,
             residual_share=profile.residual_share,
+            reference_us=profile.reference_us,
+            headline="fastest tenth" if profile.reference_us is None else "paced",
         )
 
     def session(self, arch: Arch, role: Role, index: int = 0) -> Observation:
@@ -117,18 +122,20 @@ class Measurer:
             KitError: If it cannot be exported, or the device fails.
         """
         artifact = self.exporter.artifact(arch)
-        job = Job(task="time", artifact=artifact, settings=self.settings, index=index, seconds=self.seconds["time"])
+        job = self._job("time", artifact).model_copy(update={"index": index})
         at, begin = datetime.now(UTC), time.monotonic()
         session = self._alone(partial(self.target.run_session, job))
         self.last_session = session
-        headline = headline_of([session])
+        paced, headline = paced_ms(session), headline_of([session])
+        latency_ms, reference_ms = paced or (session_headline_ms(session, headline), None)
         return Observation(
             role=role,
             arch=arch.model_dump(mode="json"),
             at=at,
-            total_us=session_headline_ms(session, headline) * 1e3,
+            total_us=latency_ms * 1e3,
             device_s=self._device_s(begin, self.seconds["time"]),
-            headline=headline,
+            reference_us=None if reference_ms is None else reference_ms * 1e3,
+            headline="paced" if paced else headline,
         )
 
     def conditions(self, space: Space[Any]) -> Conditions:
@@ -159,7 +166,7 @@ class Measurer:
         taken = 0
         while taken < _TRIES and (best is None or abs(best.residual_share) > MOST_RESIDUAL):
             taken += 1
-            job = Job(task="profile", artifact=artifact, settings=self.settings, seconds=self.seconds["profile"])
+            job = self._job("profile", artifact)
             try:
                 profile = self._alone(partial(self.target.run_profile, job))
             except (UnknownLayout, SessionFailed) as error:  # the first also where a busy host tears a profile
@@ -171,6 +178,12 @@ class Measurer:
                 best = profile
         assert best is not None  # the last try raises where none before it gave one
         return best, taken
+
+    def _job(self, task: Literal["time", "profile"], artifact: Artifact) -> Job:
+        reference = None if self.reference is None else self.exporter.artifact(self.reference)
+        return Job(
+            task=task, artifact=artifact, settings=self.settings, seconds=self.seconds[task], reference=reference
+        )
 
     def _alone(self, work: Callable[[], T]) -> T:
         if self.alongside:

@@ -11,6 +11,7 @@ import numpy as np
 from search.latency.calibration import fit_calibration
 from search.latency.conditions import Conditions
 from search.latency.model import Floats, Prediction
+from search.latency.pace import Reference
 from search.latency.part_sums import PartSums
 from search.latency.table import LatencyTable
 from search.spaces.arch import Arch
@@ -18,7 +19,7 @@ from search.spaces.registry import find_space
 from targets.errors import UsageError
 from targets.jobs import Job
 from targets.records import SIMULATED, Artifact, SessionRecord
-from targets.statistics import headline_of, latency_stats, session_headline_ms
+from targets.statistics import headline_of, middle_of, paced_ms, session_headline_ms
 
 if TYPE_CHECKING:
     from search.latency.population import Population
@@ -125,6 +126,8 @@ class DeviceModel:
         sessions: Sessions an architecture, interleaved over the architectures of one call.
         seconds: Timed part of a session.
         on_session: Told of every session: how many are done, of how many, and the session.
+        reference: Network that takes turns with each, and the latency at whose speed of the machine all are told, where
+            the device can do that.
         measured: Sessions by hash of the architecture; a caller may keep them and give them again.
     """
 
@@ -134,6 +137,7 @@ class DeviceModel:
     sessions: int = 3
     seconds: float = 1.0
     on_session: Callable[[int, int, SessionRecord], None] | None = None
+    reference: Reference | None = None
     measured: dict[str, list[SessionRecord]] = field(default_factory=dict)
 
     @property
@@ -142,7 +146,10 @@ class DeviceModel:
         return "device"
 
     def predict(self, archs: Sequence[Any] | Population) -> Prediction:
-        """Measure, and tell the median over sessions of each one's p10 with its interval over sessions.
+        """Measure, and tell the median over sessions of each one's figure with its interval over sessions.
+
+        A session's figure is its p10, or, where the reference took turns, what
+        :func:`targets.statistics.paced_ms` tells at the reference's usual speed.
 
         Raises:
             UsageError: If an architecture is foreign, or the device gives computed figures for measured ones.
@@ -161,23 +168,32 @@ class DeviceModel:
             self.measured.setdefault(key, []).append(session)
             if self.on_session is not None:
                 self.on_session(done, len(todo), session)
-        stats = {key: latency_stats(self.measured[key]) for key in unique}
-        latency_ms, low_ms, high_ms = (
-            np.array([getattr(stats[key], name) for key in keys], np.float64)
-            for name in ("headline_ms", "headline_low_ms", "headline_high_ms")
-        )
+        middles = {key: middle_of(self.sessions_ms(arch)) for key, arch in unique.items()}
+        latency_ms, low_ms, high_ms = np.array([middles[key] for key in keys], np.float64).reshape(-1, 3).T
         return Prediction(latency_ms, low_ms, high_ms, _T_COVERAGE if self.sessions > 1 else 0.0)
 
     def sessions_ms(self, arch: Arch) -> list[float]:
-        """Each session's headline figure of an architecture measured before, milliseconds."""
+        """Each session's figure of an architecture measured before, milliseconds."""
         sessions = self.measured.get(arch.sha256(), [])
-        return [session_headline_ms(session, headline_of(sessions)) for session in sessions]
+        paced = [found for session in sessions if (found := paced_ms(session)) is not None]
+        if self.reference is None or len(paced) < len(sessions):
+            return [session_headline_ms(session, headline_of(sessions)) for session in sessions]
+        return [latency_ms / reference_ms * self.reference.latency_ms for latency_ms, reference_ms in paced]
+
+    @property
+    def slowdown(self) -> float | None:
+        """How much slower than usual the machine was by the reference, 0.05 for 5 %; ``None`` where none took turns."""
+        paced = [found for sessions in self.measured.values() for one in sessions if (found := paced_ms(one))]
+        if self.reference is None or not paced:
+            return None
+        return float(np.median([reference_ms for _, reference_ms in paced])) / self.reference.latency_ms - 1
 
     def _session(self, arch: Arch, index: int) -> SessionRecord:
         job = Job(
             task="time",
             artifact=self.make_artifact(arch),
             settings=self.conditions.settings,
+            reference=None if self.reference is None else self.make_artifact(self.reference.architecture),
             index=index,
             seconds=self.seconds,
         )

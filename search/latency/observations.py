@@ -63,7 +63,10 @@ class Observation(Frozen):
         straddling_us: Operations that execute nodes of several blocks and count for one of them.
         residual_share: Signed share by which the operations' sum misses the unprofiled time; see
             :class:`targets.records.OpProfile`.
-        headline: Statistic that ``total_us`` is.
+        reference_us: p10 of the reference network that took turns with it in the same process; ``None`` where none did.
+            All other figures then are those at that speed of the machine.
+        headline: Statistic that ``total_us`` is; ``paced`` where a reference took turns
+            (:func:`targets.statistics.paced_ms`).
     """
 
     role: Role
@@ -75,7 +78,8 @@ class Observation(Frozen):
     unattributed_us: _Time = 0.0
     straddling_us: _Time = 0.0
     residual_share: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-    headline: Literal["p10", "p5", "mean", "fastest tenth"] = "fastest tenth"
+    reference_us: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    headline: Literal["p10", "p5", "mean", "fastest tenth", "paced"] = "fastest tenth"
 
     @cached_property
     def architecture(self) -> Arch:

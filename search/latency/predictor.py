@@ -16,6 +16,7 @@ from search.latency.calibration import MOST_PARTS, Calibration, fit_calibration,
 from search.latency.conditions import Conditions
 from search.latency.intervals import COVERAGE, Interval, learn_interval
 from search.latency.model import Floats, Prediction
+from search.latency.pace import Reference
 from search.latency.part_sums import PartSums
 from search.latency.population import part_of
 from search.spaces.arch import Arch
@@ -45,6 +46,7 @@ class NetworkPart(Frozen):
         conditions: What the predictions hold for.
         calibration: From block sums to whole networks.
         interval: How far off they may be.
+        reference: The network at whose usual latency all figures are told; ``None`` where none took turns.
         stale: Why not to trust it any more, one sentence; empty where nothing speaks against it.
         notes: What a reader must know, one sentence each.
     """
@@ -53,6 +55,7 @@ class NetworkPart(Frozen):
     conditions: Conditions
     calibration: Calibration
     interval: Interval
+    reference: Reference | None = None
     stale: Annotated[str, Field(max_length=1000)] = ""
     notes: Annotated[tuple[Annotated[str, Field(max_length=1000)], ...], Field(max_length=MOST_PARTS)] = ()
 
@@ -84,6 +87,7 @@ class LatencyPredictor:
         conditions: Conditions | None = None,
         coverage: float = COVERAGE,
         repeatability: float = 0.0,
+        reference: Reference | None = None,
         notes: Sequence[str] = (),
     ) -> Self:
         """Calibrate to whole networks.
@@ -97,6 +101,7 @@ class LatencyPredictor:
             conditions: What the networks were measured on, where it is not what the blocks were.
             coverage: Share of networks that an interval is to cover.
             repeatability: Relative standard deviation of one network's repeats.
+            reference: The network at whose usual latency the figures are told, where there is one.
             notes: What a reader must know.
 
         Raises:
@@ -117,9 +122,10 @@ class LatencyPredictor:
         interval = learn_interval(
             guesses_ms, measured_ms, coverage=coverage, apart=bool(apart), repeatability=repeatability
         )
-        return cls(
-            blocks, NetworkPart(conditions=conditions, calibration=fitted, interval=interval, notes=tuple(notes))
+        network = NetworkPart(
+            conditions=conditions, calibration=fitted, interval=interval, reference=reference, notes=tuple(notes)
         )
+        return cls(blocks, network)
 
     @classmethod
     def uncalibrated(cls, blocks: BlockPredictor) -> Self:

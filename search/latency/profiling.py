@@ -21,6 +21,7 @@ from search.latency.carriers import next_carriers
 from search.latency.distinct import distinct_blocks
 from search.latency.measuring import Measurer
 from search.latency.observations import Observation, ObservationsFile, ObservationsHeader, Role
+from search.latency.pace import reference_arch, usual_reference_us
 from search.latency.settling import FEWEST, MOST, settled
 from search.latency.spread import spread_archs
 from search.latency.table import BlockKey, LatencyTable
@@ -50,7 +51,8 @@ class ProfileRequest:
         seed: Seed of the choice of networks.
         calibration: Networks timed end to end to calibrate with, at most.
         apart: Further networks timed end to end, which tell how far off predictions are, at most.
-        reference_every: Carriers between two measurements of the reference network.
+        reference_every: Carriers between two measurements of the reference network, where it cannot take turns with
+            each of them.
         refit_every: Carriers between two fits of the predictor that says which blocks are least certain.
     """
 
@@ -59,7 +61,7 @@ class ProfileRequest:
     minutes: float
     seed: int = 0
     calibration: int = 10
-    apart: int = 40
+    apart: int = 80
     reference_every: int = 8
     refit_every: int = 40
 
@@ -134,7 +136,8 @@ class ProfileRun:
             KitError: If the device fails. What was observed is in the folder; calling again goes on.
         """
         with locked(self.request.folder):
-            reference: Arch = self.request.space.sample(random.Random(self.request.seed))
+            reference = reference_arch(self.request.space, self.request.seed)
+            self.measurer.reference = reference
             first = self.measurer.session(reference, "interval")  # tells versions and hardware
             header = ObservationsHeader(
                 conditions=self.measurer.conditions(self.request.space),
@@ -143,13 +146,13 @@ class ProfileRun:
             )
             with ObservationsFile(self.request.folder / OBSERVATIONS, header) as file:
                 file.add(first)
-                self._carriers(file, reference)
+                self._carriers(file, reference, paced=first.reference_us is not None)
                 self._time_networks(file)
                 return file.header, tuple(file.observations)
 
-    def _carriers(self, file: ObservationsFile, reference: Arch) -> None:
+    def _carriers(self, file: ObservationsFile, reference: Arch, *, paced: bool) -> None:
         while self._wants_more(file):
-            since = _since_reference(file.observations)
+            since = 0 if paced else _since_reference(file.observations)
             if since is None or since >= self.request.reference_every:
                 self._step(file, "reference")
                 file.add(self.measurer.profile(reference, "reference"))
@@ -211,22 +214,26 @@ class ProfileRun:
             raise error
 
     def _time_networks(self, file: ObservationsFile) -> None:
-        """Time whole networks, interleaved; every round in an order of its own, so that drift falls on all alike."""
+        """Time whole networks, interleaved; every round in an order of its own, so that drift falls on all alike.
+
+        Where a reference tells the machine's speed, the fewest sessions are enough.
+        """
         chosen = self._to_time(file)
         self._step(file, "exporting")
         self.measurer.prepare([arch for _, arch in chosen])
         times: dict[tuple[Role, str], list[float]] = defaultdict(list)
         for one in file.observations:
-            times[one.role, _text(one.arch)].append(one.total_us)
+            times[one.role, _text(one.arch)].append(_relative(one))
         draw = random.Random(self.request.seed)
+        paced = usual_reference_us(file.observations) is not None
         for number in range(MOST):
             draw.shuffle(chosen)
             for role, arch in chosen:
                 had = times[role, _text(arch.model_dump(mode="json"))]
-                if len(had) == number and not settled(had):
+                if len(had) == number and not settled(had, most=FEWEST if paced else MOST):
                     self._step(file, "timing")
                     file.add(one := self.measurer.session(arch, role, number))
-                    had.append(one.total_us)
+                    had.append(_relative(one))
         for _, arch in chosen:
             self.measurer.exporter.files.discard(arch)
 
@@ -261,7 +268,7 @@ class ProfileRun:
     def _timed_counts(self, file: ObservationsFile) -> tuple[int, int]:
         """How many to calibrate with and how many apart: fewer where a run is short."""
         carriers = _count(file, "carrier")
-        return min(self.request.calibration, max(3, carriers // 3)), min(self.request.apart, carriers // 5)
+        return min(self.request.calibration, max(3, carriers // 3)), min(self.request.apart, carriers // 2)
 
     def _wants_more(self, file: ObservationsFile) -> bool:
         """Whether there is time for another carrier, or too few for any table."""
@@ -313,6 +320,11 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _relative(one: Observation) -> float:
+    """Time that can be compared between sessions: relative to the reference where that took turns."""
+    return one.total_us / (one.reference_us or 1.0)
 
 
 def _count(file: ObservationsFile, role: Role) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from search.latency.conditions import Conditions
 from search.latency.drift import network_effects, relative_spread, smoothed_drift
 from search.latency.observations import Observation
+from search.latency.pace import at_one_speed, usual_reference_us
 from search.latency.table import BlockKey, LatencyTable, Row, TableHeader
 from search.spaces.block import BlockSpec
 from targets.errors import UsageError
@@ -25,7 +26,8 @@ def table_of(
 ) -> LatencyTable:
     """Put the blocks of all profiled networks together.
 
-    Time that belongs to no block is shared out over the network's blocks by their time. Drift of the device and the
+    Time that belongs to no block is shared out over the network's blocks by their time. Where a reference network took
+    turns with each, all is told at one speed of the machine (:mod:`search.latency.pace`). Drift of the device and the
     state of single processes are taken off (:mod:`search.latency.drift`) before figures of one block are compared.
 
     Args:
@@ -36,7 +38,7 @@ def table_of(
     Raises:
         UsageError: If no network was profiled.
     """
-    profiled = sorted((one for one in observations if one.profiled), key=lambda one: one.at)
+    profiled = sorted((one for one in at_one_speed(observations) if one.profiled), key=lambda one: one.at)
     if not profiled:
         raise UsageError("no network was profiled yet, so there is no table", "Measure longer (--minutes).")
     specs, networks, keys, latency_us = _flat(profiled, conditions.input_size)
@@ -129,9 +131,13 @@ def _notes(profiled: Sequence[Observation], factors: np.ndarray, effects: np.nda
     lost = sum(one.unattributed_us for one in profiled) / total
     straddling = sum(one.straddling_us for one in profiled) / total
     references = sum(one.role == "reference" for one in profiled)
+    reference_us = usual_reference_us(profiled)
+    if reference_us is None:
+        beside = f"beside {references} measurements of a reference network"
+    else:
+        beside = f"in turns with a reference network, at the speed at which that takes {reference_us / 1e3:.2f} ms"
     notes = [
-        f"Blocks were measured inside {len(profiled) - references} whole networks, beside {references} measurements "
-        "of a reference network.",
+        f"Blocks were measured inside {len(profiled) - references} whole networks, {beside}.",
         f"{lost:.1%} of the time belongs to no block and is shared out; {straddling:.1%} is in operations that were "
         "fused over two blocks and counts for one of them.",
         f"Drift between {factors.min() - 1:+.1%} and {factors.max() - 1:+.1%} and process states between "

@@ -79,7 +79,14 @@ class Row:
 
 
 def finished(
-    runtime: str, rows: Sequence[Row], *, runs: int, unprofiled_us: float, profiled_us: float, notes: Sequence[str]
+    runtime: str,
+    rows: Sequence[Row],
+    *,
+    runs: int,
+    unprofiled_us: float,
+    profiled_us: float,
+    notes: Sequence[str],
+    reference_us: float | None = None,
 ) -> OpProfile:
     """Rescale op times to the unprofiled total and add up the shares.
 
@@ -90,6 +97,7 @@ def finished(
         unprofiled_us: Inference without profiling.
         profiled_us: Inference with profiling.
         notes: What a reader must know.
+        reference_us: p10 of the reference model that took turns, where one did.
     """
     sum_us = sum(row.corrected_us for row in rows)
     times = [max(0.0, row.corrected_us) for row in rows]
@@ -116,6 +124,7 @@ def finished(
         runs=runs,
         unprofiled_us=unprofiled_us,
         profiled_us=profiled_us,
+        reference_us=reference_us,
         sum_us=sum_us,
         residual_share=residual,
         attributed_share=min(1.0, sum(op.share for op in ops if op.module is not None)),

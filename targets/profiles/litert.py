@@ -16,7 +16,7 @@ from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel, Port
 from targets.profiles.litert_events import BUILTIN_OP, DELEGATE_OP, Event
 from targets.profiles.tflite_modules import module_of
-from targets.profiles.timing import TimedRuns, busy_note
+from targets.profiles.timing import Pace, TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.base import seeded_inputs
 from targets.runtimes.tflite import TFLiteModel, checked_delegate, delegated_ops
@@ -41,9 +41,12 @@ class _Timing:
     runs: int
     undisturbed: int
     profiled_runs: int
+    reference_us: float | None
 
 
-def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+def profile_tflite(
+    model: TFLiteModel, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+) -> OpProfile:
     """Time each operator, interleaved with unprofiled inferences of the very interpreter that sessions time.
 
     Profiled inferences run on a second copy of the model (LiteRT's compiled model, same threads, same kernels).
@@ -55,6 +58,7 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
         artifact: The file.
         settings: The settings of the timed sessions.
         seconds: Time budget of the timed part.
+        pace: A reference model that takes turns, where there is one; blocks are single inferences then.
 
     Returns:
         The profile; operators in execution order.
@@ -75,7 +79,7 @@ def profile_tflite(model: TFLiteModel, artifact: Artifact, settings: RunSettings
         tensors = seeded_inputs(artifact.model_copy(update={"inputs": model.file.inputs}))
         model.feed(tensors)
         compiled.feed(tensors)
-        timing = _time(model.run, compiled.profiled_run, seconds)
+        timing = _time(model.run, compiled.profiled_run, seconds, pace)
         _same_outputs(model, compiled)
     aligned = _join(timing.events, model)
     return _report(timing, aligned, model.file)
@@ -99,42 +103,52 @@ def graph_ports(file: TfliteFile) -> tuple[list[Port], list[Port]]:
 
 
 def _time(
-    plain: Callable[[], None], profiled: Callable[[], tuple[float, tuple[Event, ...]]], seconds: float
+    plain: Callable[[], None],
+    profiled: Callable[[], tuple[float, tuple[Event, ...]]],
+    seconds: float,
+    pace: Pace | None,
 ) -> _Timing:
     recorded: list[tuple[float, tuple[Event, ...]]] = []
 
     def record() -> None:
         recorded.append(profiled())
 
-    with_events, without = TimedRuns(record), TimedRuns(plain)
+    with_events, without = TimedRuns(record, pace), TimedRuns(plain, pace)
     walls: list[float] = []
     elapsed: list[list[int]] = []
     first: tuple[Event, ...] = ()
     deadline = time.perf_counter() + seconds
     blocks = 0
-    while blocks < _MIN_BLOCKS or (time.perf_counter() < deadline and blocks < _MAX_BLOCKS):
-        record()  # warms the cache, as the lone plain inference below does
-        with_events.burst(_BLOCK)
+    warming, timed, fewest = (1, _BLOCK, _MIN_BLOCKS) if pace is None else (0, 1, _MIN_BLOCKS * _BLOCK)
+    while blocks < fewest or (time.perf_counter() < deadline and blocks < _MAX_BLOCKS):
+        if pace is not None:
+            pace.beat()
+        for _ in range(warming):  # the cache, as the lone plain inference below does
+            record()
+        with_events.burst(timed)
         for position, (wall_us, events) in enumerate(recorded):
             events = tuple(event for event in events if event.kind in {BUILTIN_OP, DELEGATE_OP})
             first = first or events
             _same_events(first, events)
-            if position:
+            if position >= warming:
                 walls.append(wall_us)
                 elapsed.append([event.elapsed_us for event in events])
         recorded.clear()
-        plain()
-        without.burst(_BLOCK)
+        for _ in range(warming):
+            plain()
+        without.burst(timed)
         blocks += 1
-    fast = with_events.fast(walls)
+    if pace is not None:
+        pace.beat()
     return _Timing(
         events=first,
         elapsed_us=with_events.op_times_us(np.asarray(elapsed, np.float64)),
-        profiled_us=float(np.asarray(walls)[fast].mean()),
+        profiled_us=with_events.mean_us(walls),
         unprofiled_us=without.fast_us,
         runs=len(walls),
         undisturbed=len(with_events.undisturbed),
         profiled_runs=len(walls),
+        reference_us=None if pace is None else pace.typical_us,
     )
 
 
@@ -210,6 +224,7 @@ def _report(timing: _Timing, aligned: list[Aligned], file: TfliteFile) -> OpProf
         runs=timing.runs,
         unprofiled_us=timing.unprofiled_us,
         profiled_us=timing.profiled_us,
+        reference_us=timing.reference_us,
         notes=_notes(timing, [row.joined for row in rows], file),
     )
 

@@ -24,7 +24,7 @@ from targets.profiles.calibration import CHAIN, chain_model
 from targets.profiles.join import ModuleIndex
 from targets.profiles.onnxruntime import OrtRun, parse_ort_profile
 from targets.profiles.onnxruntime_join import OptimizedNode, join_events, placement, read_optimized
-from targets.profiles.timing import TimedRuns, busy_note
+from targets.profiles.timing import Pace, TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings, TensorSpec
 from targets.runtimes.onnxruntime import OnnxLoaded, bound, open_session, session_options
 
@@ -71,7 +71,15 @@ class ProfiledPair:
 class _Pair:
     """One model loaded twice, without and with profiling."""
 
-    def __init__(self, model: Path | bytes, artifact: Artifact, settings: RunSettings, folder: Path, tag: str) -> None:
+    def __init__(
+        self,
+        model: Path | bytes,
+        artifact: Artifact,
+        settings: RunSettings,
+        folder: Path,
+        tag: str,
+        pace: Pace | None = None,
+    ) -> None:
         profiled = session_options(settings)
         profiled.enable_profiling = True
         profiled.profile_file_prefix = str(folder / tag)
@@ -83,10 +91,13 @@ class _Pair:
         for _ in range(WARMUP_RUNS):
             plain.run()
             self._profiled.run()
-        self.plain = TimedRuns(plain.run)
-        self.profiled = TimedRuns(self._profiled.run)
+        self._pace = pace
+        self.plain = TimedRuns(plain.run, pace)
+        self.profiled = TimedRuns(self._profiled.run, pace)
 
     def burst(self, runs: int) -> None:
+        if self._pace is not None:
+            self._pace.beat()
         self.plain.burst(runs)
         self.profiled.burst(runs)
 
@@ -105,7 +116,9 @@ def _check_unit(totals_us: Sequence[int], wall_us: Sequence[float]) -> None:
         )
 
 
-def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+def profile_onnxruntime(
+    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+) -> OpProfile:
     """Measure per-op times of an ONNX file and join them to modules.
 
     Args:
@@ -113,6 +126,7 @@ def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *
         artifact: Its description.
         settings: As for the timed sessions.
         seconds: Time budget of the interleaved part.
+        pace: A reference model that takes turns, where there is one.
 
     Raises:
         InvalidModel: If a file is refused.
@@ -122,13 +136,15 @@ def profile_onnxruntime(path: Path, artifact: Artifact, settings: RunSettings, *
     index = ModuleIndex.from_onnx(path)
     with tempfile.TemporaryDirectory(prefix="inas-profile-") as name:
         folder = Path(name)
-        model = _Pair(path, artifact, settings, folder, "model")
+        model = _Pair(path, artifact, settings, folder, "model", pace)
         sizes = _typical_sizes(path, artifact, settings, folder)
         short, long = (_calibration(length, sizes, settings, folder) for length in (1, CHAIN))
         _interleave(model, (short, long), seconds, _node_count(model))
+        if pace is not None:
+            pace.beat()
         pair, chains = model.closed(), (short.closed(), long.closed())
         nodes = read_optimized(model.optimized)
-    return assembled(index, nodes, pair, chains, len(sizes))
+    return assembled(index, nodes, pair, chains, len(sizes), None if pace is None else pace.typical_us)
 
 
 def assembled(
@@ -137,6 +153,7 @@ def assembled(
     model: ProfiledPair,
     chains: tuple[ProfiledPair, ProfiledPair],
     branches: int,
+    reference_us: float | None = None,
 ) -> OpProfile:
     """Put a profile together from what was measured, here or on a device.
 
@@ -146,6 +163,7 @@ def assembled(
         model: The model's runs.
         chains: Those of the short and of the long calibration model.
         branches: Branches of the calibration models.
+        reference_us: p10 of the reference model that took turns, where one did.
     """
     cost_us = _cost_us(*chains, branches)
     events = model.runs[0].events
@@ -164,6 +182,7 @@ def assembled(
         unprofiled_us=model.plain.fast_us,
         profiled_us=model.profiled.fast_us,
         notes=[*index.notes(), *_notes(cost_us, model.profiled, placement(events))],
+        reference_us=reference_us,
     )
 
 

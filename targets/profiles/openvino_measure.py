@@ -22,7 +22,7 @@ from targets.profiles.assemble import Row, finished
 from targets.profiles.join import ModuleIndex
 from targets.profiles.openvino import Counter, ExecutedNode, graph_rows, read_counters, read_graph, rows_of
 from targets.profiles.openvino_join import join_counters, read_model_aliases
-from targets.profiles.timing import TimedRuns, busy_note
+from targets.profiles.timing import Pace, TimedRuns, busy_note
 from targets.records import Artifact, OpProfile, RunSettings
 from targets.runtimes.openvino import OpenVINOLoaded, bound, compiled, module, properties, read
 
@@ -83,7 +83,9 @@ class _Bench:
         return compiled_model, bound(self._openvino, self._core, compiled_model, self._artifact)
 
 
-def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+def profile_openvino(
+    path: Path, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+) -> OpProfile:
     """Measure per-op times of an ONNX file and join them to modules.
 
     Args:
@@ -91,6 +93,7 @@ def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, s
         artifact: Its description.
         settings: As for the timed sessions.
         seconds: Time budget of the interleaved part, compiling included.
+        pace: A reference model that takes turns, where there is one.
 
     Raises:
         InvalidModel: If a file is refused.
@@ -100,12 +103,16 @@ def profile_openvino(path: Path, artifact: Artifact, settings: RunSettings, *, s
     index = ModuleIndex.from_onnx(path)
     bench = _Bench(path, artifact, settings)
     aliases = read_model_aliases(bench.model, index)
-    chunks, graph = _chunks(bench, seconds)
-    return assembled(chunks, graph, index, aliases)
+    chunks, graph = _chunks(bench, seconds, pace)
+    return assembled(chunks, graph, index, aliases, None if pace is None else pace.typical_us)
 
 
 def assembled(
-    chunks: Sequence[Chunk], graph: Sequence[ExecutedNode], index: ModuleIndex, aliases: Mapping[str, str]
+    chunks: Sequence[Chunk],
+    graph: Sequence[ExecutedNode],
+    index: ModuleIndex,
+    aliases: Mapping[str, str],
+    reference_us: float | None = None,
 ) -> OpProfile:
     """Put a profile together from what was measured, here or on a device.
 
@@ -114,10 +121,13 @@ def assembled(
         graph: The executed graph of the first.
         index: The source model.
         aliases: From :func:`targets.profiles.openvino_join.read_model_aliases`.
+        reference_us: p10 of the reference model that took turns, where one did; then all chunks count, and of each
+            operation their median.
     """
-    chosen = sorted(chunks, key=lambda chunk: chunk.fast_us)[: (len(chunks) + 1) // 2]
+    faster = sorted(chunks, key=lambda chunk: chunk.fast_us)[: (len(chunks) + 1) // 2]
+    chosen, middle = (faster, np.mean) if reference_us is None else (list(chunks), np.median)
     named = _same_operations(chunks)
-    op_us = np.mean([np.asarray(chunk.op_us) / chunk.disturbance for chunk in chosen], axis=0)
+    op_us = middle([np.asarray(chunk.op_us) / chunk.disturbance for chunk in chosen], axis=0)
     joined = join_counters(named, graph, index, aliases)
     rows = [
         Row(counter.name, counter.node_type, counter.kernel, float(value), join)
@@ -131,9 +141,11 @@ def assembled(
         runs=runs,
         unprofiled_us=float(np.mean([chunk.plain.fast_us for chunk in chosen])),
         profiled_us=float(np.mean([chunk.profiled.fast_us for chunk in chosen])),
+        reference_us=reference_us,
         notes=[
             *index.notes(),
-            f"Averages of {len(chosen)} of {len(chunks)} compilations, the fastest, scaled to their fast runs.",
+            f"Averages of {len(chosen)} of {len(chunks)} compilations"
+            f"{', the fastest' if len(chosen) < len(chunks) else ''}, scaled to their fast runs.",
             f"OpenVINO cuts a counter to whole microseconds; {_CUT_US} us is added to each for that, "
             "and what takes less than 1 us is missing.",
             *busy_note(sum(len(chunk.profiled.undisturbed) for chunk in chosen), runs),
@@ -156,7 +168,7 @@ def _same_operations(chunks: Sequence[Chunk]) -> tuple[Counter, ...]:
     return first
 
 
-def _chunks(bench: _Bench, seconds: float) -> tuple[list[Chunk], tuple[ExecutedNode, ...]]:
+def _chunks(bench: _Bench, seconds: float, pace: Pace | None) -> tuple[list[Chunk], tuple[ExecutedNode, ...]]:
     """Compile and run until the budget is spent; the executed graph is the first compilation's."""
     start = time.perf_counter()
     chunks: list[Chunk] = []
@@ -168,7 +180,7 @@ def _chunks(bench: _Bench, seconds: float) -> tuple[list[Chunk], tuple[ExecutedN
         graph = graph or read_graph(graph_rows(compiled_model))
         compile_s = time.perf_counter() - begin
         budget_s = max(compile_s, seconds / CHUNKS - compile_s)
-        chunks.append(_chunk(plain, counting, budget_s, most_s=seconds))
+        chunks.append(_chunk(plain, counting, budget_s, most_s=seconds, pace=pace))
     return chunks, graph
 
 
@@ -176,23 +188,30 @@ def _quiet(chunk: Chunk) -> bool:
     return chunk.plain.enough and chunk.profiled.enough
 
 
-def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float) -> Chunk:
+def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, most_s: float, pace: Pace | None) -> Chunk:
     for _ in range(WARMUP_RUNS):
         plain.run()
         counting.run()
     before = read_counters(rows_of(counting.request.get_profiling_info()))
-    timed = TimedRuns(plain.run), TimedRuns(counting.run)
+    timed = TimedRuns(plain.run, pace), TimedRuns(counting.run, pace)
     start = time.perf_counter()
-    for runs in timed:
-        runs.burst(1)
+    _in_turn(timed, 1, pace)
     single_us = timed[0].wall_us[0]
     burst = max(1, min(10, int(BURST_SECONDS * 1e6 / single_us)))
     enough_s = max(budget_s, ENOUGH_RUNS * 2 * single_us / 1e6)
     while len(timed[1].wall_us) < FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
-        for runs in timed:
-            runs.burst(burst)
+        _in_turn(timed, burst, pace)
+    if pace is not None:
+        pace.beat()
     after = read_counters(rows_of(counting.request.get_profiling_info()))
     return Chunk.of(before, after, *timed)
+
+
+def _in_turn(timed: Sequence[TimedRuns], burst: int, pace: Pace | None) -> None:
+    if pace is not None:
+        pace.beat()
+    for runs in timed:
+        runs.burst(burst)
 
 
 def _check_unit(op_us: Sequence[float], wall_us: Sequence[float]) -> None:

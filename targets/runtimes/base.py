@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from targets.profiles.timing import Pace
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 
 Tensors = dict[str, NDArray[Any]]
@@ -57,13 +58,16 @@ class Runtime(Protocol):
             UsageError: If a setting is not possible on this host.
         """
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+    def profile(
+        self, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+    ) -> OpProfile:
         """Measure per-op times, interleaved with unprofiled runs, joined to modules.
 
         Args:
             artifact: What to profile.
             settings: The same settings as the timed sessions.
             seconds: Time budget for the timed part.
+            pace: A reference model that takes turns, where there is one.
 
         Raises:
             UnknownLayout: If the tool's output has a layout no parser knows.

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from targets.errors import InvalidModel, UsageError
 from targets.extras import version_of
+from targets.profiles.timing import Pace
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 from targets.runtimes.base import Tensors, seeded_inputs
 from targets.runtimes.checks import check_artifact, check_inputs, choose, copy_into
@@ -255,7 +256,9 @@ class OnnxRuntime:
         path = check_artifact(artifact, self.formats, self.name)
         return bound(open_session(path, session_options(settings)), artifact)
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+    def profile(
+        self, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+    ) -> OpProfile:
         """Per-op times; see :func:`targets.profiles.onnxruntime_measure.profile_onnxruntime`.
 
         Raises:
@@ -266,4 +269,4 @@ class OnnxRuntime:
         from targets.profiles.onnxruntime_measure import profile_onnxruntime  # loading for timing needs no profiler
 
         path = check_artifact(artifact, self.formats, self.name)
-        return profile_onnxruntime(path, artifact, settings, seconds=seconds)
+        return profile_onnxruntime(path, artifact, settings, seconds=seconds, pace=pace)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from targets.errors import InvalidModel, UsageError
 from targets.extras import require, version_of
+from targets.profiles.timing import Pace
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 from targets.runtimes.base import Tensors, seeded_inputs
 from targets.runtimes.checks import check_artifact, check_inputs, choose, copy_into
@@ -286,7 +287,9 @@ class OpenVINORuntime:
             )
         return loaded
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+    def profile(
+        self, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+    ) -> OpProfile:
         """Per-op times; see :func:`targets.profiles.openvino_measure.profile_openvino`.
 
         Raises:
@@ -297,4 +300,4 @@ class OpenVINORuntime:
         from targets.profiles.openvino_measure import profile_openvino  # loading for timing needs no profiler
 
         path = check_artifact(artifact, self.formats, self.name)
-        return profile_openvino(path, artifact, settings, seconds=seconds)
+        return profile_openvino(path, artifact, settings, seconds=seconds, pace=pace)

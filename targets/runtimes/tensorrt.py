@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from targets.errors import UsageError
 from targets.extras import require
+from targets.profiles.timing import Pace
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 from targets.runtimes.base import LoadedModel
 
@@ -35,6 +36,8 @@ class TensorRTRuntime:
         """
         raise UsageError(_WHY, _FIX)
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+    def profile(
+        self, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+    ) -> OpProfile:
         """Refuse, as :meth:`load`."""
         raise UsageError(_WHY, _FIX)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from targets.errors import InvalidModel, MissingExtra, UsageError
 from targets.extras import DISTRIBUTION, installed, require, version_of
+from targets.profiles.timing import Pace
 from targets.records import Artifact, OpProfile, Precision, RunSettings
 from targets.runtimes.base import Tensors, seeded_inputs
 from targets.runtimes.checks import check_artifact, choose
@@ -114,7 +115,9 @@ class TFLiteRuntime:
         model.feed(seeded_inputs(artifact.model_copy(update={"inputs": file.inputs})))
         return model
 
-    def profile(self, artifact: Artifact, settings: RunSettings, *, seconds: float) -> OpProfile:
+    def profile(
+        self, artifact: Artifact, settings: RunSettings, *, seconds: float, pace: Pace | None = None
+    ) -> OpProfile:
         """Per-op times through LiteRT's profiler; see :func:`targets.profiles.litert.profile_tflite`.
 
         Raises:
@@ -127,7 +130,7 @@ class TFLiteRuntime:
         from targets.profiles.litert_api import check_version
 
         check_version()
-        return profile_tflite(self.load(artifact, settings), artifact, settings, seconds=seconds)
+        return profile_tflite(self.load(artifact, settings), artifact, settings, seconds=seconds, pace=pace)
 
 
 def interpreter_distribution() -> str:
