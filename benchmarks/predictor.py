@@ -1,13 +1,14 @@
 """Claim: a calibrated latency predictor tells whole networks it never saw nearly as well as measuring them again.
 
-Networks of a profiled space are drawn over its whole range of latency, none of them measured before, and each is timed
-end to end in sessions that alternate over all of them; as many sessions again tell how well a measurement repeats. In
+Networks of a profiled space are drawn over its whole range of MACs, without asking the predictor and none of them
+measured before, and each is timed end to end in sessions that alternate over all of them, in two passes: both together
+are the truth, and one against the other tells how well a measurement repeats. In
 one table: the predictor calibrated with at most ten networks, the plain sum of its blocks, the lookup table where it
 holds every block, a line over MACs fitted to the same networks as the calibration, and the best line over MACs there
 is, fitted to the very networks it is judged on. What is measured is kept in the folder; a stopped run goes on.
 
     inas-deploy profile --space inas --runtime onnxruntime --minutes 30 --out RUN
-    python -m benchmarks.predictor --folder RUN      # 100 networks, 2 passes of 2 to 6 sessions
+    python -m benchmarks.predictor --folder RUN      # 100 networks, 2 passes
     python -m benchmarks.predictor --quick           # the same path on a few networks of inas-tiny: no claims
 """
 
@@ -36,6 +37,7 @@ from search.latency.conditions import Conditions
 from search.latency.measuring import Measurer
 from search.latency.model import Floats
 from search.latency.observations import ObservationsFile, ObservationsHeader, read_observations, whole_networks
+from search.latency.pace import Reference, at_one_speed
 from search.latency.predictor import LatencyPredictor
 from search.latency.profiling import OBSERVATIONS
 from search.latency.settling import settled, undisturbed_ms
@@ -66,7 +68,8 @@ class Plan:
 
     Attributes:
         archs: Held-out networks.
-        sessions: Sessions of each in each of two passes, at most: a pass is over once its two fastest agree.
+        sessions: Sessions of each in each of two passes, at most: a pass is over once its two fastest agree. Where a
+            reference network takes turns with each, one is enough.
         seconds: Timed part of a session.
         seed: Of the draw and of the order.
         workers: Processes that export ahead.
@@ -80,12 +83,13 @@ class Plan:
 
 
 def held_out_archs(folder: Path, predictor: LatencyPredictor, plan: Plan) -> list[Arch]:
-    """Networks spread over the predicted range of latency, none of which the run has measured."""
+    """Networks spread over the space's range of MACs, none of which the run has measured."""
     wanted = predictor.conditions
+    space = find_space(wanted.space, wanted.classes)
     _, seen = read_observations(folder / OBSERVATIONS)
     return spread_archs(
-        find_space(wanted.space, wanted.classes),
-        lambda archs: predictor.predict(archs).latency_ms,
+        space,
+        lambda archs: np.array([space.cost(arch, wanted.input_size)[1] for arch in archs], np.float64),
         plan.archs,
         random.Random(f"held out {plan.seed}"),
         taken={one.architecture.sha256() for one in seen},
@@ -94,22 +98,27 @@ def held_out_archs(folder: Path, predictor: LatencyPredictor, plan: Plan) -> lis
 
 
 @contextmanager
-def measurer_of(folder: Path, conditions: Conditions, plan: Plan) -> Iterator[Measurer]:
+def measurer_of(folder: Path, conditions: Conditions, plan: Plan, reference: Reference | None) -> Iterator[Measurer]:
     """The device of the conditions opened, with exporters that work ahead and rest while it measures."""
     device = load_inventory(None).select(conditions.device)[0]
     format = format_for(get_runtime(conditions.settings.runtime).formats)
     files = CarrierFiles(folder / "held-out", conditions.input_size, format)
+    beside = None if reference is None else reference.architecture
     with opened([device], DEFAULT_STORE, wait_s=_WAIT_S) as targets, Exporter(files, plan.workers) as exporter:
-        yield Measurer(targets[device.name], conditions.settings, exporter, session_seconds=plan.seconds)
+        yield Measurer(
+            targets[device.name], conditions.settings, exporter, session_seconds=plan.seconds, reference=beside
+        )
 
 
 def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], plan: Plan) -> tuple[Floats, Floats]:
     """Latencies of both passes in the order of the networks, milliseconds; goes on where a run was stopped.
 
     A round times each network once, in an order drawn anew; the rounds of both passes alternate, so that drift of the
-    machine falls on both alike. In either pass the mean of the two fastest sessions counts.
+    machine falls on both alike. In either pass the mean of the two fastest sessions counts, or, told at the speed of
+    the machine at which the reference takes what it took in the profile, the only one.
     """
-    with measurer_of(folder, predictor.conditions, plan) as measurer:
+    reference = predictor.network.reference
+    with measurer_of(folder, predictor.conditions, plan, reference) as measurer:
         first = measurer.session(archs[0], "interval")  # tells versions and hardware
         space = find_space(predictor.conditions.space, predictor.conditions.classes)
         header = ObservationsHeader(conditions=measurer.conditions(space), started_at=first.at, seed=plan.seed)
@@ -117,18 +126,26 @@ def measured(folder: Path, predictor: LatencyPredictor, archs: Sequence[Arch], p
             raise UsageError(f"{folder} was profiled under other conditions: {difference}", "Profile again.")
         with ExitStack() as stack:
             passes = [stack.enter_context(ObservationsFile(folder / name, header)) for name in HELD_OUT]
-            times: list[dict[str, list[float]]] = [{arch.sha256(): [] for arch in archs} for _ in passes]
-            for had, file in zip(times, passes, strict=True):
-                had.update({a.sha256(): list(ms) for a, ms in whole_networks(file.observations, "interval")})
+            usual_us = None if reference is None else reference.latency_ms * 1e3
+            most = plan.sessions if reference is None else 1
+            times = [_times(file, archs, usual_us) for file in passes]
             measurer.prepare(archs)
-            for number in track(range(2 * plan.sessions), "timing held-out networks", console=Console(stderr=True)):
-                for arch in _order(archs, plan, number):
-                    ms = times[number % 2][arch.sha256()]
-                    if len(ms) == number // 2 and not settled(ms, most=plan.sessions):
-                        passes[number % 2].add(one := measurer.session(arch, "interval", number))
-                        ms.append(one.total_us / 1e3)
+            turns = [(number, arch) for number in range(2 * most) for arch in _order(archs, plan, number)]
+            for number, arch in track(turns, "timing held-out networks", console=Console(stderr=True)):
+                ms = times[number % 2][arch.sha256()]
+                if len(ms) == number // 2 and not settled(ms, most=most):
+                    passes[number % 2].add(one := measurer.session(arch, "interval", number))
+                    ms += [found.total_us / 1e3 for found in at_one_speed([one], usual_us)]
     figures = [np.array([undisturbed_ms(had[arch.sha256()]) for arch in archs]) for had in times]
     return figures[0], figures[1]
+
+
+def _times(file: ObservationsFile, archs: Sequence[Arch], usual_us: float | None) -> dict[str, list[float]]:
+    """What was measured before, milliseconds by network."""
+    had: dict[str, list[float]] = {arch.sha256(): [] for arch in archs}
+    for arch, ms in whole_networks(at_one_speed(file.observations, usual_us), "interval"):
+        had[arch.sha256()] = list(ms)
+    return had
 
 
 def _order(archs: Sequence[Arch], plan: Plan, number: int) -> list[Arch]:
@@ -198,14 +215,15 @@ def run(folder: Path, plan: Plan, *, quick: bool = False) -> bool:
     """Measure, print the table and the claims; whether all hold."""
     predictor, table = LatencyPredictor.load(folder / PREDICTOR), LatencyTable.read(folder / TABLE)
     _, seen = read_observations(folder / OBSERVATIONS)
-    calibration = [(arch, undisturbed_ms(ms)) for arch, ms in whole_networks(seen, "calibration")]
+    calibration = [(arch, undisturbed_ms(ms)) for arch, ms in whole_networks(at_one_speed(seen), "calibration")]
     archs = near_ones(folder, predictor, plan.archs) if quick else held_out_archs(folder, predictor, plan)
     if not archs:
         raise UsageError("every network drawn holds blocks that the run did not measure", "Profile longer.")
     first_ms, second_ms = measured(folder, predictor, archs, plan)
-    found, again = compare(predictor, table, calibration, archs, first_ms), repeatability_row(first_ms, second_ms)
+    truth_ms = np.sqrt(first_ms * second_ms)
+    found, again = compare(predictor, table, calibration, archs, truth_ms), repeatability_row(first_ms, second_ms)
     print(
-        f"{predictor.conditions.label}: {len(archs)} held-out networks, {first_ms.min():.2f} to {first_ms.max():.2f} ms"
+        f"{predictor.conditions.label}: {len(archs)} held-out networks, {truth_ms.min():.2f} to {truth_ms.max():.2f} ms"
     )
     for row in (found.predictor, *found.others, found.macs, found.best_macs, again):
         print(row)

@@ -14,6 +14,7 @@ from inas_deploy.report.latency import write_latency_html, write_latency_plots
 from search.latency.distinct import distinct_blocks
 from search.latency.observations import Observation, ObservationsHeader, whole_networks
 from search.latency.pace import Reference, at_one_speed, reference_arch, usual_reference_us
+from search.latency.profiling import carriers_in
 from search.latency.settling import disagreement, undisturbed_ms
 from search.latency.table import LatencyTable
 from search.latency.tabulate import table_of
@@ -114,6 +115,7 @@ def fit_run(
     observations: Sequence[Observation],
     *,
     epochs: int | None = None,
+    hidden: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> FittedRun:
     """Make the table, fit the predictor to it and calibrate it to the whole networks that were timed.
@@ -122,6 +124,7 @@ def fit_run(
         header: Conditions and seed.
         observations: All of the run's.
         epochs: See :meth:`search.latency.block_predictor.BlockPredictor.fit`.
+        hidden: Likewise.
         progress: Called with the share done, 0 to 1.
 
     Raises:
@@ -133,7 +136,7 @@ def fit_run(
 
     observations = at_one_speed(observations)
     table = table_of(header.conditions, observations)
-    blocks = BlockPredictor.fit(table, seed=header.seed, epochs=epochs, progress=progress)
+    blocks = BlockPredictor.fit(table, seed=header.seed, epochs=epochs, hidden=hidden, progress=progress)
     calibration, refused = _known(blocks, whole_networks(observations, "calibration"))
     apart, also_refused = _known(blocks, whole_networks(observations, "interval"))
     notes = list(table.header.notes)
@@ -198,7 +201,7 @@ def _summary(
         label=conditions.label,
         stand_in=conditions.stand_in,
         device_minutes=sum(one.device_s for one in observations) / 60,
-        carriers=sum(one.role == "carrier" for one in observations),
+        carriers=carriers_in(observations),
         blocks=len(fitted.table.rows),
         distinct_blocks=distinct.most,
         distinct_exact=distinct.exact,

@@ -10,6 +10,7 @@ import numpy as np
 
 from inas_deploy.report.latency_data import BlockErrors, LatencyReport, NetworkErrors, Staircase
 from search.latency.observations import Observation, ObservationsHeader
+from search.latency.profiling import carriers_in
 from search.latency.table import LatencyTable, Row, describe
 from targets.errors import UsageError
 
@@ -57,7 +58,7 @@ def latency_report(header: ObservationsHeader, observations: Sequence[Observatio
         versions=conditions.versions,
         facts={
             "device time": f"{sum(one.device_s for one in observations) / 60:.1f} minutes",
-            "networks profiled": str(sum(one.role == "carrier" for one in observations)),
+            "networks profiled": str(carriers_in(observations)),
             "distinct blocks measured": str(len(fitted.table.rows)),
             "seed": str(header.seed),
         },

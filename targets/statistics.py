@@ -66,8 +66,8 @@ def session_headline_ms(session: SessionRecord, headline: Headline) -> float:
 def paced_ms(session: SessionRecord) -> tuple[float, float] | None:
     """Latency of a session whose model took turns with a reference, and that of the reference, milliseconds.
 
-    Each inference is divided by the geometric mean of the reference's inferences right before and after it, so that
-    what slows the machine for longer than an inference cancels; the median of these quotients is taken.
+    Each inference is divided by the reference's right before it, so that what slows the machine for longer than an
+    inference cancels; the median of these quotients is taken.
 
     Returns:
         The median quotient times the reference's p10, and that p10; ``None`` where no reference took turns.
@@ -75,9 +75,8 @@ def paced_ms(session: SessionRecord) -> tuple[float, float] | None:
     if not session.reference_ns:
         return None
     samples, reference = np.array(session.samples_ns, float), np.array(session.reference_ns, float)
-    around = np.sqrt(reference * np.append(reference[1:], reference[-1]))
     reference_ms = float(np.percentile(reference, 10)) / 1e6
-    return float(np.median(samples / around)) * reference_ms, reference_ms
+    return float(np.median(samples / reference)) * reference_ms, reference_ms
 
 
 def inferences(session: SessionRecord) -> int:

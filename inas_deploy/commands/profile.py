@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -71,7 +71,8 @@ _Workers = Annotated[
     int | None, typer.Option(min=1, max=64, help="Processes that export networks; by default one, two where they help.")
 ]
 _Alongside = Annotated[
-    bool, typer.Option(help="Export also while this machine measures itself: faster, and noisier where cores are few.")
+    bool,
+    typer.Option(help="Export also while this machine measures itself, on cores of their own: faster, and noisier."),
 ]
 
 
@@ -121,6 +122,8 @@ def profile(
     request = ProfileRequest(folder=folder, space=wanted, minutes=minutes, seed=seed)
     files = CarrierFiles(folder / "models", size, format_for(get_runtime(name).formats), opset_of(device) or OPSET)
     how = _How(settings, workers or min(2, os.cpu_count() or 1), export_alongside or device.transport != "local")
+    if device.transport == "local" and export_alongside:
+        how = _apart(how)
     with opened([device], store, wait_s=wait) as targets:
         summary = _run(request, files, how, targets[device.name], quiet=as_json)
     if as_json:
@@ -134,13 +137,26 @@ class _How:
     settings: RunSettings
     workers: int
     alongside: bool
+    export_cores: frozenset[int] | None = None
+
+
+def _apart(how: _How) -> _How:
+    """Give exports cores of their own and the rest to this process and what it starts, where there are enough."""
+    if not hasattr(os, "sched_setaffinity"):
+        return how
+    cores = sorted(os.sched_getaffinity(0))
+    exporting = min(how.workers, len(cores) - how.settings.threads)
+    if exporting < 1:
+        return how
+    os.sched_setaffinity(0, cores[exporting:])
+    return replace(how, workers=exporting, export_cores=frozenset(cores[:exporting]))
 
 
 def _run(request: ProfileRequest, files: CarrierFiles, how: _How, target: Target, *, quiet: bool) -> ProfileSummary:
     console = Console(stderr=True)
     with _Bar(console, quiet=quiet and not console.is_terminal) as bar:
         try:
-            with Exporter(files, how.workers) as exporter:
+            with Exporter(files, how.workers, how.export_cores) as exporter:
                 measurer = Measurer(target, how.settings, exporter, alongside=how.alongside)
                 run = ProfileRun(request, measurer, weigh=lambda table: _weigh(table, request.seed), show=bar)
                 header, observations = run.run()

@@ -13,7 +13,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 from numpy.typing import NDArray
 
-from search.latency.fields import Form
+from search.latency.fields import COUNT, Form
 from search.torch_or_stub import torch
 from targets.extras import require
 
@@ -84,7 +84,7 @@ def fit_factors(terms: Floats, latency_us: Floats, weights: Floats) -> Floats:
 
 
 def _terms(form: Form, fields: Floats) -> Iterator[Powers]:
-    """Widths and pairs of widths, x each area, x kernel^2 or a flag; tokens^2 where there is attention."""
+    """Widths and pairs of widths, x each area, x kernel^2, number of inputs or a flag; tokens^2 of attention."""
     columns = form.columns
     one = np.eye(len(columns), dtype=np.int64)
     widths = [one[at] for at, yes in enumerate(form.is_width) if yes]
@@ -94,7 +94,7 @@ def _terms(form: Form, fields: Floats) -> Iterator[Powers]:
         at = columns.index(f"set.{name}")
         if name == "kernel":
             extras.append(2 * one[at])
-        elif set(fields[:, at].tolist()) == {0.0, 1.0}:
+        elif name == COUNT or set(fields[:, at].tolist()) == {0.0, 1.0}:
             extras.append(one[at])
     pairs = list(combinations_with_replacement(range(len(widths)), 2))
     if len(widths) > _MOST_PAIRED:

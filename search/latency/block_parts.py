@@ -20,6 +20,7 @@ from targets.errors import InvalidModel, UsageError, printable
 from targets.records import Frozen
 
 _NETWORKS = "networks."
+_LAYERS = f"{_NETWORKS}layer"
 _MOST_POWER = 8
 _AGAIN = "Make the predictor again: inas-deploy profile."
 
@@ -73,8 +74,12 @@ class BlocksPart(Frozen):
 
 
 def to_parts(predictor: BlockPredictor) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """JSON data and arrays of a predictor; the held-out blocks are left out."""
+    """JSON data and arrays of a predictor; the held-out blocks are left out.
+
+    Layers were trained in single precision, so that nothing is lost by storing them in it.
+    """
     forms, tensors = [], {f"{_NETWORKS}{name}": tensor for name, tensor in predictor.ensemble.tensors().items()}
+    tensors.update({name: tensor.float() for name, tensor in tensors.items() if name.startswith(_LAYERS)})
     for number, known in enumerate(predictor.forms.values()):
         forms.append(
             FormPart(
@@ -116,7 +121,9 @@ def from_parts(values: Any, tensors: Mapping[str, torch.Tensor]) -> BlockPredict
         place = printable(".".join(map(str, first["loc"])), 60)
         raise InvalidModel(f"no block predictor: {place}: {printable(str(first['msg']))}", _AGAIN) from error
     try:
-        ensemble = Ensemble.of({n.removeprefix(_NETWORKS): t for n, t in tensors.items() if n.startswith(_NETWORKS)})
+        ensemble = Ensemble.of(
+            {n.removeprefix(_NETWORKS): t.double() for n, t in tensors.items() if n.startswith(_NETWORKS)}
+        )
     except UsageError as error:
         raise InvalidModel(f"a damaged block predictor: {error.what}", _AGAIN) from error
     forms = tuple(Form(form.kind, form.inputs, form.outputs, form.settings) for form in part.forms)
@@ -142,6 +149,12 @@ def from_parts(values: Any, tensors: Mapping[str, torch.Tensor]) -> BlockPredict
     return BlockPredictor(part.conditions, models, features, ensemble, part.quantiles, part.noise, part.report)
 
 
+def _dtype(name: str) -> torch.dtype:
+    if name.startswith(_LAYERS):
+        return torch.float32
+    return torch.int64 if name.endswith(".powers") else torch.float64
+
+
 def _check(part: BlocksPart, forms: tuple[Form, ...], ensemble: Ensemble, tensors: Mapping[str, torch.Tensor]) -> None:
     """Refuse arrays of wrong types, shapes or values, and wrong lengths in the JSON."""
     wanted = {f"{_NETWORKS}{name}" for name in ensemble.tensors()}
@@ -149,7 +162,7 @@ def _check(part: BlocksPart, forms: tuple[Form, ...], ensemble: Ensemble, tensor
     if set(tensors) != wanted or "" not in part.quantiles:
         raise InvalidModel("a damaged block predictor: an array is missing or too many", _AGAIN)
     for name, tensor in tensors.items():
-        if tensor.dtype != (torch.int64 if name.endswith(".powers") else torch.float64):
+        if tensor.dtype != _dtype(name):
             raise InvalidModel(f"a damaged block predictor: {printable(name, 60)} is of the wrong type", _AGAIN)
     for number, (form, stored) in enumerate(zip(forms, part.forms, strict=True)):
         width = len(form.columns)

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from search.latency.block_report import BlockReport, HeldOutBlock, report_of
 from search.latency.conditions import Conditions
-from search.latency.fields import Featurizer, Form, form_key, forms_of
+from search.latency.fields import Featurizer, Form, folded, form_key, forms_of
 from search.latency.form_model import FormModel
-from search.latency.mlp import Ensemble, Pairs, fit_ensemble, one_thread
+from search.latency.mlp import HIDDEN, Ensemble, Pairs, fit_ensemble, one_thread
 from search.latency.table import BlockKey, LatencyTable, describe
 from search.latency.widening import widening_pairs
 from search.spaces.block import BlockSpec
@@ -84,6 +84,7 @@ class BlockPredictor:
         seed: int = 0,
         members: int = FOLDS,
         epochs: int | None = None,
+        hidden: int | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> BlockPredictor:
         """Fit to the medians of a table's rows.
@@ -93,6 +94,7 @@ class BlockPredictor:
             seed: Of everything random; equal seeds give equal predictors.
             members: Networks, at least two; the folds are as many, at most five.
             epochs: See :func:`search.latency.mlp.fit_ensemble`.
+            hidden: Width of the networks' hidden layers; 128 by default, less for a small file.
             progress: Called with the share done, 0 to 1.
 
         Raises:
@@ -105,7 +107,7 @@ class BlockPredictor:
                 f"cannot fit a predictor to {len(table.rows)} blocks with {members} networks",
                 "Measure ten blocks or more (inas-deploy profile) and take two networks or more.",
             )
-        return _Fit(table, seed, members).predictor(epochs, progress)
+        return _Fit(table, seed, members).predictor(epochs, hidden or HIDDEN, progress)
 
     @property
     def coverage(self) -> float:
@@ -124,7 +126,7 @@ class BlockPredictor:
             if spec.kind not in kinds:
                 return f"blocks of the kind {spec.kind} were not measured"
             return f"no {spec.kind} with {len(spec.inputs)} inputs and {len(spec.outputs)} outputs was measured"
-        unknown = [name for name, _ in spec.settings if name not in known.form.settings]
+        unknown = [name for name, _ in folded(spec).settings if name not in known.form.settings]
         if unknown:
             return f"no {spec.kind} with the setting {unknown[0]} was measured"
         return known.refusal(known.form.fields(spec))
@@ -231,7 +233,7 @@ class _Fit:
             fold[self.rng.permutation(at)] = (np.arange(len(at)) + number) % self.folds
         return fold
 
-    def predictor(self, epochs: int | None, progress: Callable[[float], None] | None) -> BlockPredictor:
+    def predictor(self, epochs: int | None, hidden: int, progress: Callable[[float], None] | None) -> BlockPredictor:
         features = Featurizer.of(self.fields)
         models: dict[tuple[str, int, int], FormModel] = {}
         for key, (form, fields) in zip(self.keys, self.fields.items(), strict=True):
@@ -244,6 +246,7 @@ class _Fit:
             self.latency_us,
             members=self.members,
             epochs=epochs,
+            hidden=hidden,
             seed=self.seed,
             base=base,
             weights=self.weights,

@@ -111,10 +111,12 @@ class Exporter:
     Args:
         files: What is exported, and where to.
         workers: Number of processes.
+        cores: Cores they are bound to, so that others are left to what is measured; ``None`` for all.
     """
 
-    def __init__(self, files: CarrierFiles, workers: int = 1) -> None:
+    def __init__(self, files: CarrierFiles, workers: int = 1, cores: frozenset[int] | None = None) -> None:
         self.files = files
+        self.cores = cores
         self.workers = workers
         self._processes: list[_Worker] = []
         self._waiting: list[Arch] = []
@@ -123,7 +125,7 @@ class Exporter:
     def __enter__(self) -> Self:
         """Start the processes."""
         self.files.folder.mkdir(parents=True, exist_ok=True)
-        self._processes = [_Worker(self.files) for _ in range(self.workers)]
+        self._processes = [_Worker(self.files, self.cores) for _ in range(self.workers)]
         return self
 
     def __exit__(
@@ -186,10 +188,12 @@ class Exporter:
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, files: CarrierFiles) -> None:
+    def __init__(self, files: CarrierFiles, cores: frozenset[int] | None) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_export_all, args=(files, other, os.getpid()), daemon=True)
+        self._process: BaseProcess = context.Process(
+            target=_export_all, args=(files, other, os.getpid(), cores), daemon=True
+        )
         self._process.start()
         other.close()
         self.arch: Arch | None = None
@@ -231,11 +235,13 @@ def _ended(arch: Arch) -> KitError:
     )
 
 
-def _export_all(files: CarrierFiles, pipe: Connection, parent_pid: int) -> None:
+def _export_all(files: CarrierFiles, pipe: Connection, parent_pid: int, cores: frozenset[int] | None) -> None:
     """What a process does until its pipe is closed: take JSON of an architecture, answer "" or what went wrong."""
     die_with_parent(parent_pid)  # a paused one would else stay for ever
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one ends it
     os.nice(_NICE)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
     import torch
 
     torch.set_num_threads(1)

@@ -17,11 +17,27 @@ from search.torch_or_stub import torch
 
 Floats = NDArray[np.float64]
 CHOICES = frozenset(
-    {"act", "dilation", "grouped", "groups", "heads", "kernel", "patch", "pooled", "ratio", "shortcut", "stride"}
+    {
+        *("act", "dilation", "grouped", "groups", "heads", "inputs", "kernel", "patch", "pooled", "ratio"),
+        *("shortcut", "stride"),
+    }
 )
 """Settings that are no numbers of channels; every other setting is."""
+COUNT = "inputs"
+"""Setting that tells how many inputs of one shape a block has."""
 STEPS = (4, 8, 16, 32)
 """Channels that devices work on at a time; latency climbs in stairs of these."""
+
+
+def folded(spec: BlockSpec) -> BlockSpec:
+    """The block with inputs of one shape told once, their number as the setting ``inputs``; others as they are.
+
+    A sum of two maps and a sum of three are then told apart by a number, and what is learnt of one holds for the other.
+    """
+    if len(spec.inputs) < 2 or len(set(spec.inputs)) > 1:
+        return spec
+    settings = tuple(sorted((*spec.settings, (COUNT, len(spec.inputs)))))
+    return spec._replace(inputs=spec.inputs[:1], settings=settings)
 
 
 class Form(NamedTuple):
@@ -29,7 +45,7 @@ class Form(NamedTuple):
 
     Attributes:
         kind: Block kind.
-        inputs: Number of inputs.
+        inputs: Number of inputs; 1 where all have one shape (:func:`folded`).
         outputs: Number of outputs.
         settings: Names of settings, sorted; a block that lacks one has 0 there.
     """
@@ -69,7 +85,8 @@ class Form(NamedTuple):
 
     def fields(self, spec: BlockSpec) -> tuple[int, ...]:
         """The block's fields, in the order of :attr:`columns`; settings the form does not know are left out."""
-        settings = dict(spec.settings)
+        spec = folded(spec)
+        settings = {COUNT: 1, **dict(spec.settings)}
         shapes = (*spec.inputs, *spec.outputs)
         return (*(value for shape in shapes for value in shape), *(settings.get(name, 0) for name in self.settings))
 
@@ -78,13 +95,13 @@ def forms_of(specs: Iterable[BlockSpec]) -> dict[tuple[str, int, int], Form]:
     """The forms of blocks by :func:`form_key`; each knows all settings that a block of its key has."""
     names: dict[tuple[str, int, int], set[str]] = {}
     for spec in specs:
-        names.setdefault(form_key(spec), set()).update(name for name, _ in spec.settings)
+        names.setdefault(form_key(spec), set()).update(name for name, _ in folded(spec).settings)
     return {key: Form(*key, tuple(sorted(names[key]))) for key in sorted(names)}
 
 
 def form_key(spec: BlockSpec) -> tuple[str, int, int]:
-    """Kind, number of inputs, number of outputs."""
-    return spec.kind, len(spec.inputs), len(spec.outputs)
+    """Kind, number of inputs (1 where all have one shape), number of outputs."""
+    return spec.kind, len(folded(spec).inputs), len(spec.outputs)
 
 
 class Featurizer:

@@ -23,6 +23,8 @@ from targets.extras import require
 
 Floats = NDArray[np.float64]
 LAYERS = 5
+HIDDEN = 128
+"""Width of the hidden layers."""
 BATCH = 256
 _STEPS = 3000
 _MOST_EPOCHS = 500
@@ -156,7 +158,7 @@ def fit_ensemble(
     y: ArrayLike,
     *,
     members: int = 5,
-    hidden: int = 128,
+    hidden: int = HIDDEN,
     epochs: int | None = None,
     seed: int = 0,
     loss: Literal["log", "mape"] = "log",

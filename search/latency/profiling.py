@@ -53,6 +53,8 @@ class ProfileRequest:
         apart: Further networks timed end to end, which tell how far off predictions are, at most.
         reference_every: Carriers between two measurements of the reference network, where it cannot take turns with
             each of them.
+        repeats: Profiles of each carrier, in a process each: a process has a state of its own that slows or speeds some
+            blocks, and an export costs as much time as a profile.
         refit_every: Carriers between two fits of the predictor that says which blocks are least certain.
     """
 
@@ -63,6 +65,7 @@ class ProfileRequest:
     calibration: int = 10
     apart: int = 80
     reference_every: int = 8
+    repeats: int = 2
     refit_every: int = 40
 
 
@@ -159,7 +162,8 @@ class ProfileRun:
                 continue
             arch = self._next(file)
             try:
-                file.add(self.measurer.profile(arch, "carrier"))
+                for _ in range(self.request.repeats):
+                    file.add(self.measurer.profile(arch, "carrier"))
                 self._in_a_row = 0
             except (DeviceUnavailable, UsageError):
                 raise
@@ -170,7 +174,7 @@ class ProfileRun:
     def _next(self, file: ObservationsFile) -> Arch:
         """The next carrier; those after it are being exported meanwhile."""
         seen = self._seen(file).copy()
-        carriers = _count(file, "carrier")
+        carriers = carriers_in(file.observations)
         covered = not self._blocks - seen.keys() if self._all_known else carriers >= _COVERS_A_SAMPLE
         if covered and self.weigh is not None and carriers >= self._fit_at:
             self._step(file, "fitting")
@@ -267,13 +271,13 @@ class ProfileRun:
 
     def _timed_counts(self, file: ObservationsFile) -> tuple[int, int]:
         """How many to calibrate with and how many apart: fewer where a run is short."""
-        carriers = _count(file, "carrier")
+        carriers = carriers_in(file.observations)
         return min(self.request.calibration, max(3, carriers // 3)), min(self.request.apart, carriers // 2)
 
     def _wants_more(self, file: ObservationsFile) -> bool:
         """Whether there is time for another carrier, or too few for any table."""
         spent_s = self._spent_s(file) + self._reserve_s(file)
-        return spent_s < self.request.minutes * 60 or _count(file, "carrier") < _FEWEST
+        return spent_s < self.request.minutes * 60 or carriers_in(file.observations) < _FEWEST
 
     def _seen(self, file: ObservationsFile) -> Counter[BlockKey]:
         for one in file.observations[self._counted :]:
@@ -289,13 +293,14 @@ class ProfileRun:
         """What timing whole networks will still take, judged by the sessions so far."""
         sessions = [one.device_s for one in file.observations if not one.profiled]
         calibration, apart = self._timed_counts(file)
-        planned = (calibration + apart) * (FEWEST + 1)  # some need more than the fewest
+        fewest = FEWEST if usual_reference_us(file.observations) else FEWEST + 1  # without a pace, some need more
+        planned = (calibration + apart) * fewest
         return max(0, planned + 1 - len(sessions)) * sum(sessions) / max(1, len(sessions))
 
     def _step(self, file: ObservationsFile, doing: Any) -> None:
         covered = len(self._blocks & self._seen(file).keys()) / max(1, len(self._blocks))
         spent = self._spent_s(file) / 60
-        self.show(Step(doing, spent, self.request.minutes, _count(file, "carrier"), covered, len(self.skipped)))
+        self.show(Step(doing, spent, self.request.minutes, carriers_in(file.observations), covered, len(self.skipped)))
 
 
 @contextlib.contextmanager
@@ -327,8 +332,9 @@ def _relative(one: Observation) -> float:
     return one.total_us / (one.reference_us or 1.0)
 
 
-def _count(file: ObservationsFile, role: Role) -> int:
-    return sum(one.role == role for one in file.observations)
+def carriers_in(observations: Sequence[Observation]) -> int:
+    """Number of different networks that were profiled for their blocks."""
+    return len({_text(one.arch) for one in observations if one.role == "carrier"})
 
 
 def _text(arch: dict[str, Any]) -> str:

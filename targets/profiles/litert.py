@@ -41,7 +41,7 @@ class _Timing:
     runs: int
     undisturbed: int
     profiled_runs: int
-    reference_us: float | None
+    reference_us: float | None = None
 
 
 def profile_tflite(
@@ -106,7 +106,7 @@ def _time(
     plain: Callable[[], None],
     profiled: Callable[[], tuple[float, tuple[Event, ...]]],
     seconds: float,
-    pace: Pace | None,
+    pace: Pace | None = None,
 ) -> _Timing:
     recorded: list[tuple[float, tuple[Event, ...]]] = []
 
@@ -121,8 +121,6 @@ def _time(
     blocks = 0
     warming, timed, fewest = (1, _BLOCK, _MIN_BLOCKS) if pace is None else (0, 1, _MIN_BLOCKS * _BLOCK)
     while blocks < fewest or (time.perf_counter() < deadline and blocks < _MAX_BLOCKS):
-        if pace is not None:
-            pace.beat()
         for _ in range(warming):  # the cache, as the lone plain inference below does
             record()
         with_events.burst(timed)
@@ -138,8 +136,6 @@ def _time(
             plain()
         without.burst(timed)
         blocks += 1
-    if pace is not None:
-        pace.beat()
     return _Timing(
         events=first,
         elapsed_us=with_events.op_times_us(np.asarray(elapsed, np.float64)),

@@ -91,13 +91,10 @@ class _Pair:
         for _ in range(WARMUP_RUNS):
             plain.run()
             self._profiled.run()
-        self._pace = pace
         self.plain = TimedRuns(plain.run, pace)
         self.profiled = TimedRuns(self._profiled.run, pace)
 
     def burst(self, runs: int) -> None:
-        if self._pace is not None:
-            self._pace.beat()
         self.plain.burst(runs)
         self.profiled.burst(runs)
 
@@ -140,8 +137,6 @@ def profile_onnxruntime(
         sizes = _typical_sizes(path, artifact, settings, folder)
         short, long = (_calibration(length, sizes, settings, folder) for length in (1, CHAIN))
         _interleave(model, (short, long), seconds, _node_count(model))
-        if pace is not None:
-            pace.beat()
         pair, chains = model.closed(), (short.closed(), long.closed())
         nodes = read_optimized(model.optimized)
     return assembled(index, nodes, pair, chains, len(sizes), None if pace is None else pace.typical_us)

@@ -195,23 +195,16 @@ def _chunk(plain: OpenVINOLoaded, counting: OpenVINOLoaded, budget_s: float, mos
     before = read_counters(rows_of(counting.request.get_profiling_info()))
     timed = TimedRuns(plain.run, pace), TimedRuns(counting.run, pace)
     start = time.perf_counter()
-    _in_turn(timed, 1, pace)
+    for runs in timed:
+        runs.burst(1)
     single_us = timed[0].wall_us[0]
     burst = max(1, min(10, int(BURST_SECONDS * 1e6 / single_us)))
     enough_s = max(budget_s, ENOUGH_RUNS * 2 * single_us / 1e6)
     while len(timed[1].wall_us) < FEWEST_RUNS or time.perf_counter() - start < min(enough_s, most_s):
-        _in_turn(timed, burst, pace)
-    if pace is not None:
-        pace.beat()
+        for runs in timed:
+            runs.burst(burst)
     after = read_counters(rows_of(counting.request.get_profiling_info()))
     return Chunk.of(before, after, *timed)
-
-
-def _in_turn(timed: Sequence[TimedRuns], burst: int, pace: Pace | None) -> None:
-    if pace is not None:
-        pace.beat()
-    for runs in timed:
-        runs.burst(burst)
 
 
 def _check_unit(op_us: Sequence[float], wall_us: Sequence[float]) -> None:

@@ -1,7 +1,7 @@
 """Wall time of single runs, with what tells an undisturbed run from one that lost its core.
 
 Where a reference model takes turns with what is measured (:class:`Pace`), every run is divided by the reference's
-inferences right before and after it: what slows the whole machine for longer than a run then cancels.
+inference right before: what slows the whole machine for longer than a run then cancels.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def busy_note(undisturbed: int, runs: int) -> list[str]:
 
 
 class Pace:
-    """A reference model's inferences between the bursts of what is measured.
+    """A reference model's inferences, one before each burst of what is measured.
 
     Args:
         run: One inference of the reference.
@@ -41,7 +41,7 @@ class Pace:
         self.beats_us: list[float] = []
 
     def beat(self) -> None:
-        """Run and time the reference once: before the first burst, between bursts, and after the last."""
+        """Run and time the reference once."""
         start = time.perf_counter_ns()
         self._run()
         self.beats_us.append((time.perf_counter_ns() - start) / 1e3)
@@ -52,18 +52,15 @@ class Pace:
         return float(np.percentile(self.beats_us, 10))
 
     def factors(self, beats: Sequence[int]) -> NDArray[np.float64]:
-        """How much slower than typical the machine was between two beats.
+        """How much slower than typical the machine was at some beats.
 
         Args:
-            beats: Number of beats before each run; at least one.
+            beats: Positions of the beats.
 
         Returns:
-            Factors around 1, (runs,).
+            Factors around 1, (beats,).
         """
-        times_us = np.array(self.beats_us)
-        before = np.array(beats, dtype=np.intp) - 1
-        after = np.minimum(before + 1, len(times_us) - 1)
-        found: NDArray[np.float64] = np.sqrt(times_us[before] * times_us[after]) / self.typical_us
+        found: NDArray[np.float64] = np.array(self.beats_us)[list(beats)] / self.typical_us
         return found
 
 
@@ -99,7 +96,10 @@ class TimedRuns:
         return runs
 
     def burst(self, runs: int) -> None:
-        """Run and time so many inferences."""
+        """Run and time so many inferences, after one of the reference where there is a pace."""
+        if self._pace is not None:
+            self._pace.beat()
+            self._beats += [len(self._pace.beats_us) - 1] * runs
         clock, run = time.perf_counter_ns, self._run
         for _ in range(runs):
             switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
@@ -109,8 +109,6 @@ class TimedRuns:
             if resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw == switches:
                 self.undisturbed.append(len(self.wall_us))
             self.wall_us.append(elapsed_us)
-        if self._pace is not None:
-            self._beats += [len(self._pace.beats_us)] * runs
 
     @property
     def enough(self) -> bool:

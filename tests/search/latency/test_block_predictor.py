@@ -159,7 +159,7 @@ def test_other_files_are_refused(stored, tmp_path):
 def test_parts_that_do_not_fit_together_are_refused(predictor):
     values, tensors = predictor.to_parts()
     for name in ("form0.powers", "form0.factors", "form0.center", "networks.center", "networks.layer0.bias"):
-        for wrong in (torch.zeros(3), tensors[name].to(torch.float32), None):
+        for wrong in (torch.zeros(3), tensors[name].to(torch.float16), None):
             damaged = {key: tensor for key, tensor in {**tensors, name: wrong}.items() if tensor is not None}
             with pytest.raises(InvalidModel):
                 BlockPredictor.from_parts(values, damaged)

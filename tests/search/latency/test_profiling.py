@@ -8,7 +8,7 @@ import pytest
 
 from search.latency.conditions import Conditions
 from search.latency.observations import Observation, read_observations
-from search.latency.profiling import OBSERVATIONS, ProfileRequest, ProfileRun, locked
+from search.latency.profiling import OBSERVATIONS, ProfileRequest, ProfileRun, carriers_in, locked
 from search.latency.settling import FEWEST
 from search.latency.tabulate import table_of
 from search.spaces.registry import find_space
@@ -66,7 +66,9 @@ class CountingMeasurer:
 
 
 def request(folder, minutes=2.0, **other):
-    return ProfileRequest(folder=folder, space=SPACE, minutes=minutes, calibration=4, apart=3, **other)
+    return ProfileRequest(
+        folder=folder, space=SPACE, minutes=minutes, calibration=4, apart=3, **{"repeats": 1, **other}
+    )
 
 
 def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
@@ -91,6 +93,14 @@ def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
     assert {key for batch in measurer.prepared for key in batch} >= {
         key for role, key in measurer.calls[1:] if role != "reference"
     }
+
+
+def test_each_carrier_is_profiled_in_as_many_processes_as_asked_for(tmp_path):
+    measurer = CountingMeasurer()
+    _, found = ProfileRun(request(tmp_path, repeats=3), measurer).run()
+    carriers = Counter(json.dumps(one.arch) for one in found if one.role == "carrier")
+    assert set(carriers.values()) == {3}
+    assert carriers_in(found) == len(carriers)
 
 
 @pytest.mark.parametrize("kill_at", [3, 25])
