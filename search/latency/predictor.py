@@ -211,7 +211,22 @@ class LatencyPredictor:
             ) from error
         own = {name.removeprefix(_BLOCKS): tensor for name, tensor in tensors.items()}
         blocks = BlockPredictor.from_parts(_mapping(content.get("blocks"), path), own)
+        _check_reference(network, path)
         return cls(blocks, network)
+
+
+def _check_reference(network: NetworkPart, path: Path) -> None:
+    """Refuse a reference that is no network of the space: else only a check on the device would find it out."""
+    if network.reference is None:
+        return
+    try:
+        arch = network.reference.architecture
+        find_space(network.conditions.space, network.conditions.classes).validate(arch)
+        arch.check_request(network.conditions.input_size)
+    except UsageError as error:
+        raise InvalidModel(
+            f"{path} is no latency predictor: reference: {printable(error.what)}", "Make it again: inas-deploy profile."
+        ) from error
 
 
 def _mapping(content: object, path: Path) -> dict[str, Any]:

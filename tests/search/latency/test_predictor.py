@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import warnings
 
@@ -11,8 +12,10 @@ import pytest
 from search.latency.block_predictor import BlockPredictor
 from search.latency.calibration import choose_archs
 from search.latency.models import MacsModel, TableModel
+from search.latency.pace import Reference
 from search.latency.population import sample_population
-from search.latency.predictor import LatencyPredictor, StaleWarning
+from search.latency.predictor import FILE_KIND, LatencyPredictor, StaleWarning
+from search.latency.predictor_file import read_parts, write_parts
 from search.latency.spread import mixed, spread_archs
 from search.latency.table import LatencyTable
 from search.latency.transfer import transfer
@@ -85,6 +88,49 @@ def test_damaged_files_are_refused(fitted, tmp_path):
         LatencyPredictor.load(path)
     with pytest.raises(UsageError, match="cannot read"):
         LatencyPredictor.load(tmp_path / "none")
+
+
+def with_reference(fitted, reference):
+    return LatencyPredictor(fitted.blocks, fitted.network.model_copy(update={"reference": reference}))
+
+
+def test_a_predictors_reference_is_kept_in_its_file(fitted, tmp_path):
+    path, arch, measured = tmp_path / "p.safetensors", drawn(1, 14)[0], [(a, network_ms(a)) for a in drawn(8, 0)]
+    reference = Reference(arch=json.loads(arch.to_json()), latency_ms=12.5)
+    LatencyPredictor.fit(blocks(), measured, reference=reference).marked_stale("Old.").save(path)
+    loaded = LatencyPredictor.load(path)
+    assert loaded.network.reference == reference
+    assert loaded.network.reference.architecture == arch
+    fitted.save(path)
+    assert LatencyPredictor.load(path).network.reference is None
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"latency_ms": -1.0}, "reference.latency_ms"),
+        ({"latency_ms": 0}, "reference.latency_ms"),
+        ({"latency_ms": "fast"}, "reference.latency_ms"),
+        ({"arch": []}, "reference.arch"),
+        ({"more": 1}, "reference.more"),
+        ({"arch": {}}, "no search space"),
+        ({"arch": {"space": "nowhere"}}, "no search space"),
+        ({"arch": {"space": {"a": "b\n" * 9}}}, "no search space"),
+        ({"arch": {"space": "inas-tiny", "classes": "many"}}, "reference"),
+        ({"arch": {"space": "csnet", "classes": 4}}, "reference"),
+        ({"arch": json.loads(find_space("inas-small").smallest().to_json())}, "does not hold"),
+        ({"arch": json.loads(find_space("inas-tiny", 3).smallest().to_json())}, "does not hold"),
+    ],
+)
+def test_a_damaged_reference_is_refused_in_one_line(fitted, tmp_path, change, told):
+    path = tmp_path / "p.safetensors"
+    with_reference(fitted, Reference(arch=json.loads(SPACE.smallest().to_json()), latency_ms=1.0)).save(path)
+    content, tensors = read_parts(path, FILE_KIND)
+    content["network"]["reference"].update(change)
+    write_parts(path, FILE_KIND, content, tensors)
+    with pytest.raises(InvalidModel, match=told) as caught:
+        LatencyPredictor.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_foreign_networks_are_refused_by_every_model(fitted):
