@@ -19,6 +19,7 @@ from targets.profiles.litert_align import Aligned, align, split_tag
 from targets.profiles.litert_api import LiteRtModel
 from targets.profiles.litert_events import BUILTIN_OP, EVENT_BYTES, Event, decode_events
 from targets.profiles.tflite_modules import module_of
+from targets.profiles.timing import Pace
 from targets.records import RunSettings
 from targets.runtimes.base import seeded_inputs
 from targets.runtimes.tflite import TFLiteRuntime, delegated_ops
@@ -257,7 +258,14 @@ def test_the_smallest_model_is_profiled_under_its_modules():
 def test_operators_below_the_resolution_are_counted(elapsed_us, below):
     # On made-up times: whether real ones fall below a microsecond depends on the host.
     timing = _Timing(
-        (), np.array(elapsed_us), profiled_us=4.0, unprofiled_us=4.0, runs=9, undisturbed=9, profiled_runs=9
+        (),
+        np.array(elapsed_us),
+        profiled_us=4.0,
+        unprofiled_us=4.0,
+        runs=9,
+        undisturbed=9,
+        profiled_runs=9,
+        reference_us=None,
     )
     notes = [note for note in _notes(timing, [], inspect_tflite(TWO)) if "less than a microsecond" in note]
     assert [note.split()[0] for note in notes] == [str(below)] * bool(below)
@@ -336,12 +344,28 @@ def test_the_fast_runs_are_the_undisturbed_ones_of_both_kinds():
         wall_us = (time.perf_counter_ns() - begin) / 1e3
         return wall_us, (Event("CONV_2D", BUILTIN_OP, 0, int(wall_us), 0),)
 
-    timing = _time(lambda: spend("plain"), profiled, 0.0)
+    timing = _time(lambda: spend("plain"), profiled, 0.0, None)
     assert timing.profiled_runs == timing.runs == 12
     assert calls == {"plain": 15, "profiled": 15}
     assert 1000 <= timing.unprofiled_us < 20_000
     assert 1000 <= timing.profiled_us < 20_000
     assert timing.elapsed_us[0] == pytest.approx(timing.profiled_us, abs=1)
+    assert timing.reference_us is None
+
+
+def test_blocks_beside_a_reference_are_single_inferences():
+    """The reference has thrown the model out of the cache, as it does in paced sessions: nothing warms it again."""
+    order = []
+
+    def profiled():
+        order.append("profiled")
+        time.sleep(0.001)
+        return 1000.0, (Event("CONV_2D", BUILTIN_OP, 0, 900, 0),)
+
+    timing = _time(lambda: order.append("plain"), profiled, 0.0, Pace(lambda: order.append("reference")))
+    assert order == ["reference", "profiled", "reference", "plain"] * 12
+    assert timing.profiled_runs == timing.runs == 12
+    assert timing.reference_us > 0
 
 
 TAG = ctypes.create_string_buffer(b"CONV_2D")
