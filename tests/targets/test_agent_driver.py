@@ -141,6 +141,22 @@ def test_the_same_answer_unchanged_is_a_session(tmp_path, real):
     assert len(driver.run_session(timing(tiny(tmp_path))).samples_ns) == 10
 
 
+def test_a_reference_is_not_sent_along(tmp_path, real):
+    asked, answer = [], answered(real, lambda found: None)
+
+    def instead(line):
+        asked.append(line)
+        return answer(line)
+
+    driver, _ = relayed(tmp_path / "work", unchanged, instead=instead)
+    for reference in (None, tiny(tmp_path)):
+        job = timing(tiny(tmp_path)).model_copy(update={"reference": reference})
+        assert driver.run_session(job).reference_ns == ()
+    own = ("session_id", "nonce")
+    alone, beside = [{k: v for k, v in line.items() if k not in own} for line in asked if line["task"] == "time"]
+    assert alone == beside
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -61,6 +61,13 @@ def test_a_simulated_device_is_read_while_it_runs():
     assert warmth == sorted(warmth)
 
 
+def test_a_reference_takes_no_turns_on_a_simulated_device():
+    with open_target(simulated()) as target:
+        asked = [job(task=task).model_copy(update={"reference": ARTIFACT}) for task in ("time", "profile")]
+        assert target.run_session(asked[0]).reference_ns == ()
+        assert target.run_profile(asked[1]).reference_us is None
+
+
 @pytest.mark.parametrize("model", sorted(PROFILES))
 def test_every_profile_gives_sessions_and_a_profile_that_agree(model):
     with open_target(simulated(model=model)) as target:

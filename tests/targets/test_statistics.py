@@ -5,11 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from scipy import stats as reference
 
+from targets.records import SessionRecord
 from targets.statistics import (
     detectable_effect,
     latency_stats,
+    middle_of,
+    paced_ms,
     paired_effect,
     paired_permutation_p,
     pairs_for,
@@ -94,3 +98,52 @@ def test_figures_are_medians_over_sessions():
 def test_one_session_claims_no_interval_of_its_own():
     stats = latency_stats([session()])
     assert stats.headline_low_ms == stats.p10_ms == stats.headline_high_ms
+
+
+def paced(samples_ms, reference_ms):
+    """A session whose model took turns with a reference."""
+    found = session(samples=samples_ms)
+    return found.model_copy(update={"reference_ns": tuple(int(ms * 1e6) for ms in reference_ms)})
+
+
+def test_drift_of_the_machine_cancels_against_a_reference():
+    draw = np.random.default_rng(0)
+    drift, noise = np.linspace(1.0, 1.5, 200), np.exp(draw.normal(0, 0.02, (2, 200)))
+    steady, drifting = (paced(10 * f * noise[0], 2 * f * noise[1]) for f in (np.ones(200), drift))
+    (steady_ms, steady_reference_ms), (latency_ms, reference_ms) = paced_ms(steady), paced_ms(drifting)
+    assert steady_ms == pytest.approx(10, rel=0.05)
+    assert steady_ms / steady_reference_ms == pytest.approx(5, rel=0.05)
+    assert latency_ms / reference_ms == pytest.approx(steady_ms / steady_reference_ms, rel=0.005)
+    assert reference_ms == pytest.approx(np.percentile(drifting.reference_ns, 10) / 1e6)
+
+
+@given(st.floats(0.2, 5.0))
+def test_the_quotient_of_a_session_is_that_of_a_slower_machine(factor):
+    times = np.random.default_rng(1).uniform(1, 2, (2, 30))
+    (plain_ms, plain_reference_ms), (slow_ms, slow_reference_ms) = (
+        paced_ms(paced(*(times * f))) for f in (1.0, factor)
+    )
+    assert slow_ms / slow_reference_ms == pytest.approx(plain_ms / plain_reference_ms, rel=1e-4)
+    assert slow_ms == pytest.approx(plain_ms * factor, rel=1e-4)
+
+
+def test_a_session_without_a_reference_has_no_pace():
+    assert paced_ms(session()) is None
+
+
+@pytest.mark.parametrize("count", [1, 19, 21])
+def test_a_reference_inference_belongs_to_each_sample(count):
+    values = session().model_dump()
+    assert SessionRecord.model_validate(values | {"reference_ns": (5,) * 20}).reference_ns == (5,) * 20
+    with pytest.raises(ValidationError, match="belongs to each sample"):
+        SessionRecord.model_validate(values | {"reference_ns": (5,) * count})
+    with pytest.raises(ValidationError, match="greater than 0"):
+        SessionRecord.model_validate(values | {"reference_ns": (0,) * 20})
+
+
+def test_the_middle_of_figures_is_that_of_sessions():
+    values_ms = [10.0, 10.2, 10.9]
+    stats = latency_stats([session(i, ms) for i, ms in enumerate(values_ms)])
+    found = (stats.headline_ms, stats.headline_low_ms, stats.headline_high_ms)
+    assert middle_of(values_ms) == pytest.approx(found)
+    assert middle_of([3.0]) == (3.0, 3.0, 3.0)
