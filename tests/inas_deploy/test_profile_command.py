@@ -9,6 +9,7 @@ from inas_deploy.cli import main
 from inas_deploy.latency_fit import PREDICTOR, TABLE, fit_run, write_run
 from search.latency.conditions import Conditions
 from search.latency.observations import Observation, ObservationsHeader
+from search.latency.pace import reference_arch
 from search.latency.predictor import LatencyPredictor
 from search.latency.profiling import OBSERVATIONS
 from search.latency.table import LatencyTable
@@ -31,11 +32,12 @@ def run_cli(words):
     return stop.value.code
 
 
-def observed(arch, role, number):
-    blocks = {spec.name: 30 + spec.macs / 1000 for spec in arch.blocks(SIZE)}
+def observed(arch, role, number, factor=1.0, reference_us=None):
+    blocks = {spec.name: factor * (30 + spec.macs / 1000) for spec in arch.blocks(SIZE)}
     return Observation(
         role=role, arch=json.loads(arch.to_json()), at=BEGIN + timedelta(seconds=number), device_s=3.0,
         total_us=1.1 * sum(blocks.values()), blocks_us=blocks if role == "carrier" else {},
+        reference_us=None if reference_us is None else factor * reference_us,
     )  # fmt: skip
 
 
@@ -58,6 +60,27 @@ def test_a_run_becomes_a_table_a_predictor_and_a_report(tmp_path):
     truth = [one.total_us / 1e3 for one in found[-5:]]
     assert predictor.predict(archs[-5:]).latency_ms == pytest.approx(truth, rel=0.15)
     assert set(summary.files) <= {path.name for path in tmp_path.iterdir()}
+
+
+def test_a_run_beside_other_load_is_told_at_the_references_usual_speed():
+    draw = random.Random(1)
+    conditions = Conditions(
+        device="local", settings=RunSettings(runtime="onnxruntime"), space=SPACE.id, input_size=SIZE
+    )
+    header = ObservationsHeader(conditions=conditions, started_at=BEGIN, seed=3)
+    archs = [SPACE.sample(draw) for _ in range(5)]
+    runs = [*((arch, "carrier") for arch in archs), *((arch, "calibration") for arch in archs[:4])]
+    factors = [1.0, 1.3, 0.8, 1.1, 1.0, 0.9, 1.2, 1.0, 0.7]
+    steady = [observed(arch, role, n) for n, (arch, role) in enumerate(runs)]
+    loaded = [observed(a, r, n, f, 2000.0) for n, ((a, r), f) in enumerate(zip(runs, factors, strict=True))]
+    plain, fitted = (fit_run(header, found, epochs=1) for found in (steady, loaded))
+    assert plain.predictor.network.reference is None
+    reference = fitted.predictor.network.reference
+    assert reference.latency_ms == pytest.approx(2.0)
+    assert reference.architecture == reference_arch(SPACE, 3)
+    assert [ms for _, ms in fitted.calibration] == pytest.approx([ms for _, ms in plain.calibration])
+    for key, row in plain.table.rows.items():
+        assert fitted.table.rows[key].p50_us == pytest.approx(row.p50_us)
 
 
 @pytest.mark.parametrize(

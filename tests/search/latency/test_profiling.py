@@ -8,6 +8,7 @@ import pytest
 
 from search.latency.conditions import Conditions
 from search.latency.observations import Observation, read_observations
+from search.latency.pace import reference_arch
 from search.latency.profiling import OBSERVATIONS, ProfileRequest, ProfileRun, carriers_in, locked
 from search.latency.settling import FEWEST
 from search.latency.tabulate import table_of
@@ -22,10 +23,11 @@ SPACE = find_space("inas-tiny")
 class CountingMeasurer:
     """A device whose blocks take as long as their MACs say; it fails or is killed where it is told to."""
 
-    def __init__(self, *, fail=(), kill_at=None):
+    def __init__(self, *, fail=(), kill_at=None, reference_us=None):
         files = SimpleNamespace(input_size=SIZE, discard=self._discard)
         self.exporter = SimpleNamespace(files=files, workers=1, ahead=lambda archs: None, paused=nullcontext)
         self.fail, self.kill_at = set(fail), kill_at
+        self.reference_us = reference_us
         self.alongside = False
         self.prepared = []
         self.calls = []
@@ -57,7 +59,7 @@ class CountingMeasurer:
         total = sum(3 + spec.macs / 2000 for spec in arch.blocks(SIZE))
         return Observation(
             role=role, arch=json.loads(arch.to_json()), at=datetime.now(UTC), total_us=total, device_s=device_s,
-            blocks_us=blocks,
+            blocks_us=blocks, reference_us=self.reference_us,
         )  # fmt: skip
 
     def conditions(self, space):
@@ -93,6 +95,18 @@ def test_a_run_profiles_times_and_stays_within_its_minutes(tmp_path):
     assert {key for batch in measurer.prepared for key in batch} >= {
         key for role, key in measurer.calls[1:] if role != "reference"
     }
+
+
+def test_where_a_reference_takes_turns_it_needs_no_profiles_and_networks_the_fewest_sessions(tmp_path):
+    measurer = CountingMeasurer(reference_us=900.0)
+    header, found = ProfileRun(request(tmp_path), measurer).run()
+    assert {role for role, _ in measurer.calls} == {"carrier", "calibration", "interval"}
+    assert measurer.reference == reference_arch(SPACE, header.seed)
+    assert measurer.calls[0] == ("interval", measurer.reference.sha256())
+    counts = Counter(arch for role, arch in measurer.calls if role != "carrier")
+    assert counts.pop(measurer.reference.sha256()) in (1, FEWEST)
+    assert set(counts.values()) == {FEWEST}
+    assert {one.reference_us for one in found} == {900.0}
 
 
 def test_each_carrier_is_profiled_in_as_many_processes_as_asked_for(tmp_path):
