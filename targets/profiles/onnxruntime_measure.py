@@ -245,10 +245,12 @@ def _cost_us(short: ProfiledPair, long: ProfiledPair, branches: int) -> float:
 
 def _notes(cost_us: float, runs: TimedRuns, providers: Mapping[str, int]) -> list[str]:
     placed = ", ".join(f"{count} on {name}" for name, count in providers.items())
+    paced = "middle half, relative to the reference, of", "middle half"
+    which, share = paced if runs.paced else ("fastest tenth of", "faster half")
     return [
         f"Profiling adds {cost_us:.2f} us to each operation, measured beside the model and taken off.",
-        f"The sum is that of the fastest tenth of {len(runs.undisturbed)} undisturbed of {len(runs.wall_us)} profiled "
-        "runs, the shares are those of each operation's faster half; the profiler counts whole microseconds.",
+        f"The sum is that of the {which} {len(runs.undisturbed)} undisturbed of {len(runs.wall_us)} profiled runs, the "
+        f"shares are those of each operation's {share}; the profiler counts whole microseconds.",
         f"Operations: {placed}.",
         *busy_note(len(runs.undisturbed), len(runs.wall_us)),
     ]

@@ -111,6 +111,11 @@ class TimedRuns:
             self.wall_us.append(elapsed_us)
 
     @property
+    def paced(self) -> bool:
+        """Whether the runs are divided by a pace."""
+        return self._pace is not None
+
+    @property
     def enough(self) -> bool:
         """Whether enough runs were undisturbed."""
         return len(self.undisturbed) >= ENOUGH_UNDISTURBED
