@@ -16,6 +16,7 @@ from targets.jobs import Job
 from targets.profiles import timing
 from targets.profiles.timing import Pace, TimedRuns
 from targets.records import RunSettings
+from targets.runtimes.registry import get_runtime
 from targets.session import run_profile, run_session
 from targets.tflite_files import tflite_artifact
 from targets.transports.local import LocalTransport
@@ -105,6 +106,21 @@ def test_the_middle_of_the_paced_runs_counts_and_those_that_lost_their_core_do_n
     assert set(runs.fast(runs.wall_us)) <= set(range(8))
 
 
+def test_the_middle_is_that_of_the_divided_runs(machine):
+    """A run at full speed that stalled is no faster than a whole one of the slow machine."""
+    runs, _ = machine.run(slowed(0.5))
+    runs.wall_us[:36] = [480.0] * 36
+    assert runs.fast_us == pytest.approx(400.0)
+
+
+def test_an_operation_counts_by_its_own_middle_half(machine):
+    """What is left once the machine's speed is divided out lies to both sides, stalls and runs that were cut short."""
+    runs, _ = machine.run([1.0] * 10)
+    times_us = ops_of(runs)
+    times_us[:9, 0], times_us[9:18, 1] = 1.0, 900.0
+    assert runs.op_times_us(times_us) == pytest.approx(OPS_US)
+
+
 @given(
     factors=st.lists(st.floats(0.5, 3.0), min_size=1, max_size=30),
     ops=st.lists(st.floats(0.5, 500.0), min_size=1, max_size=6),
@@ -167,7 +183,27 @@ def test_a_profile_tells_the_references_latency_and_still_adds_up(models, runtim
     assert alone.reference_us is None
     assert paced.reference_us > 0
     assert sum(op.latency_us for op in paced.ops) == pytest.approx(paced.unprofiled_us)
+    assert any("relative to the reference" in note for note in paced.notes) == (runtime == "onnxruntime")
+    assert not any("relative to the reference" in note for note in alone.notes)
     assert paced.attributed_share == pytest.approx(alone.attributed_share, abs=0.05)
+
+
+class Slow(Pace):
+    """A reference that says that the machine was a hundred times as slow as it usually is."""
+
+    def factors(self, beats):
+        return np.full(len(beats), 100.0)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_figure_of_a_profile_is_divided_by_the_pace(models, runtime):
+    artifact, _ = models[runtime]
+    alone, paced = (
+        get_runtime(runtime).profile(artifact, RunSettings(runtime=runtime), seconds=0.1, pace=pace)
+        for pace in (None, Slow(lambda: None))
+    )
+    for name in ("unprofiled_us", "profiled_us", "sum_us"):
+        assert getattr(paced, name) < getattr(alone, name) / 20, name
 
 
 @pytest.mark.parametrize("task", ["time", "profile"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -85,18 +84,16 @@ def test_quotients_are_kept_and_a_second_time_changes_nothing(figures, reference
 
 
 def test_a_table_of_a_machine_that_changes_its_speed_is_that_of_a_steady_one():
-    draw, archs = random.Random(0), drawn(8, 1)
-    factors = [draw.uniform(0.8, 1.4) for _ in archs]
-    steady, changing = (
-        table_of(
-            CONDITIONS,
-            at_one_speed([observed(a, factor=f, reference_us=500.0, number=n) for n, (a, f) in enumerate(run)], 500.0),
-        )
-        for run in (((arch, 1.0) for arch in archs), zip(archs, factors, strict=True))
-    )
-    assert steady.rows.keys() == changing.rows.keys()
-    for key, row in steady.rows.items():
-        assert changing.rows[key].p50_us == pytest.approx(row.p50_us)
+    archs, factors = drawn(9, 1), [1.0, 1.4, 1.3, 0.95, 1.2, 0.9, 1.0, 0.98, 1.0]
+    steady = table_of(CONDITIONS, [observed(arch, number=n) for n, arch in enumerate(archs)])
+    runs = zip(archs, factors, strict=True)
+    beside = [observed(arch, factor=f, reference_us=500.0, number=n) for n, (arch, f) in enumerate(runs)]
+    for observations in (beside, at_one_speed(beside)):
+        table = table_of(CONDITIONS, observations)
+        assert table.rows.keys() == steady.rows.keys()
+        for key, row in steady.rows.items():
+            assert table.rows[key].p50_us == pytest.approx(row.p50_us)
+        assert "at the speed at which that takes 0.50 ms" in " ".join(table.header.notes)
 
 
 def test_the_reference_is_drawn_from_the_runs_seed():

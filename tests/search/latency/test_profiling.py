@@ -10,7 +10,7 @@ from search.latency.conditions import Conditions
 from search.latency.observations import Observation, read_observations
 from search.latency.pace import reference_arch
 from search.latency.profiling import OBSERVATIONS, ProfileRequest, ProfileRun, carriers_in, locked
-from search.latency.settling import FEWEST
+from search.latency.settling import FEWEST, MOST
 from search.latency.tabulate import table_of
 from search.spaces.registry import find_space
 from targets.errors import DeviceUnavailable, FailureKind, SessionFailed, UsageError
@@ -107,6 +107,25 @@ def test_where_a_reference_takes_turns_it_needs_no_profiles_and_networks_the_few
     assert counts.pop(measurer.reference.sha256()) in (1, FEWEST)
     assert set(counts.values()) == {FEWEST}
     assert {one.reference_us for one in found} == {900.0}
+
+
+class Unsteady(CountingMeasurer):
+    """Every session of a network takes longer than the one before."""
+
+    def session(self, arch, role, index=0):
+        found = super().session(arch, role, index)
+        return found.model_copy(update={"total_us": found.total_us * (1 + index / 5)})
+
+
+@pytest.mark.parametrize(("reference_us", "sessions"), [(900.0, {FEWEST}), (None, {MOST})])
+def test_sessions_that_disagree_are_repeated_unless_a_reference_tells_the_machines_speed(
+    tmp_path, reference_us, sessions
+):
+    measurer = Unsteady(reference_us=reference_us)
+    ProfileRun(request(tmp_path), measurer).run()
+    counts = Counter(arch for role, arch in measurer.calls if role in ("calibration", "interval"))
+    del counts[measurer.reference.sha256()]
+    assert set(counts.values()) == sessions
 
 
 def test_each_carrier_is_profiled_in_as_many_processes_as_asked_for(tmp_path):
