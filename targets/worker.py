@@ -86,23 +86,8 @@ def time_session(job: Job) -> SessionRecord:
     warm = warm_up(model.run)
     gc.collect()
     gc.disable()  # a collection in the middle of a sample is ours, not the model's
-    samples_ns: list[int] = []
-    reference_ns: list[int] = []
-    run, clock = model.run, time.perf_counter_ns
     watch = HostWatch()
-    end = clock() + int(job.seconds * 1e9)
-    patience = max(end, clock() + int(_LONGEST_S * 1e9))
-    while len(samples_ns) < _MAX_RUNS:
-        fewest = job.min_runs if clock() < patience else _LEAST_RUNS
-        if clock() >= end and len(samples_ns) >= fewest:
-            break
-        if reference is not None:
-            start = clock()
-            reference()
-            reference_ns.append(clock() - start)
-        start = clock()
-        run()
-        samples_ns.append(clock() - start)
+    samples_ns, reference_ns = _in_turns(job, model.run, reference)
     cpu_per_wall = watch.own_cpu_per_wall
     host = watch.snapshot()
     gc.enable()
@@ -125,6 +110,27 @@ def time_session(job: Job) -> SessionRecord:
         actual=model.actual,
         versions=runtime.versions(),
     )
+
+
+def _in_turns(job: Job, run: Callable[[], None], reference: Callable[[], None] | None) -> tuple[list[int], list[int]]:
+    """Timed inferences and, where there is a reference, its own right before each, nanoseconds."""
+    samples_ns: list[int] = []
+    reference_ns: list[int] = []
+    clock = time.perf_counter_ns
+    end = clock() + int(job.seconds * 1e9)
+    patience = max(end, clock() + int(_LONGEST_S * 1e9))
+    while len(samples_ns) < _MAX_RUNS:
+        fewest = job.min_runs if clock() < patience else _LEAST_RUNS
+        if clock() >= end and len(samples_ns) >= fewest:
+            break
+        if reference is not None:
+            start = clock()
+            reference()
+            reference_ns.append(clock() - start)
+        start = clock()
+        run()
+        samples_ns.append(clock() - start)
+    return samples_ns, reference_ns
 
 
 def _reference(job: Job) -> Callable[[], None] | None:
