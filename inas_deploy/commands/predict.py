@@ -21,6 +21,7 @@ from rich.text import Text
 from inas_deploy.commands.options import Inventory, Json, Store, Wait, waiting
 from inas_deploy.latency_check import check_on_device
 from inas_deploy.report.text import clean
+from inas_deploy.shipped_predictor import REFERENCE_CPU, predictor_path
 from search.latency.model import Prediction
 from search.latency.predictor import LatencyPredictor, StaleWarning
 from search.latency.staleness import Staleness
@@ -35,7 +36,12 @@ from targets.store import DEFAULT_STORE
 EXIT_STALE = 1
 _MOST_SHOWN = 40
 
-_Predictor = Annotated[Path, typer.Option(help="File that inas-deploy profile wrote: predictor.safetensors.")]
+_Predictor = Annotated[
+    str,
+    typer.Option(
+        help="File that inas-deploy profile wrote, predictor.safetensors; by default that of a virtual reference CPU."
+    ),
+]
 _Archs = Annotated[
     list[str] | None,
     typer.Option("--arch", help="Network name (inas:smallest, rtseg:random-3) or .json file. Repeatable."),
@@ -63,7 +69,7 @@ class Named(NamedTuple):
 
 
 def predict(
-    predictor: _Predictor,
+    predictor: _Predictor = REFERENCE_CPU,
     arch: _Archs = None,
     sample: _Sample = 0,
     seed: _Seed = 0,
@@ -83,6 +89,8 @@ def predict(
 
     [bold]Examples[/bold]
 
+    inas-deploy predict --arch inas:smallest --sample 5
+
     inas-deploy predict --predictor run/predictor.safetensors --arch inas:smallest --arch mine.json
 
     inas-deploy predict --predictor run/predictor.safetensors --sample 1000 --csv sampled.csv
@@ -91,15 +99,16 @@ def predict(
     """
     require("safetensors", "predictor")
     check_writable(out)
-    model = LatencyPredictor.load(predictor)
+    path = predictor_path(predictor)
+    model = LatencyPredictor.load(path)
     networks = _named(arch or [])
     drawn, left_out = _drawn(model, sample, seed)
     networks += drawn
     if not networks and not check:
         _refuse_none(model, left_out)
-    verdict = _check(model, predictor, check, seed, (target, inventory, store, wait)) if check else None
+    verdict = _check(model, path, check, seed, (target, inventory, store, wait)) if check else None
     if verdict is not None:
-        model = LatencyPredictor.load(predictor)
+        model = LatencyPredictor.load(path)
     with warnings.catch_warnings(), waiting(f"predicting {len(networks)} networks"):
         warnings.simplefilter("ignore", StaleWarning)  # said below
         found = model.predict([network.arch for network in networks])

@@ -2,7 +2,7 @@
 
 A non-negative sum of products (:mod:`search.latency.baseline`) for each form of block, times what an ensemble of
 networks (:mod:`search.latency.mlp`) makes of the fields. Each member is fitted without one fifth of the block keys, so
-that every block is judged by networks that never saw it; the intervals come from those errors.
+that every block is judged by networks that never saw it, three of them; the intervals come from those errors.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from targets.extras import require
 Floats = NDArray[np.float64]
 COVERAGE = 0.9
 FOLDS = 5
+MEMBERS = 3 * FOLDS
 _USUAL_NOISE = 0.02
 _LEAST_JUDGED = 30
 
@@ -82,7 +83,7 @@ class BlockPredictor:
         table: LatencyTable,
         *,
         seed: int = 0,
-        members: int = FOLDS,
+        members: int = MEMBERS,
         epochs: int | None = None,
         hidden: int | None = None,
         progress: Callable[[float], None] | None = None,
@@ -94,7 +95,7 @@ class BlockPredictor:
             seed: Of everything random; equal seeds give equal predictors.
             members: Networks, at least two; the folds are as many, at most five.
             epochs: See :func:`search.latency.mlp.fit_ensemble`.
-            hidden: Width of the networks' hidden layers; 128 by default, less for a small file.
+            hidden: Width of the networks' hidden layers; 64 by default, less for a small file.
             progress: Called with the share done, 0 to 1.
 
         Raises:

@@ -156,6 +156,7 @@ class Exporter:
                 self._waiting = [arch, *(other for other in self._waiting if other.sha256() != key)]
             self._give_out()
             self._collect()
+        self._give_out()  # the next one is made while this one is used
         return self.files.artifact(arch)
 
     @contextlib.contextmanager

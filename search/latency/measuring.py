@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from search.latency.carrier_files import Exporter
 from search.latency.conditions import Conditions
-from search.latency.joining import block_times, node_modules
+from search.latency.joining import SourceModules, block_times
 from search.latency.observations import Observation, Role
 from search.spaces.arch import Arch
 from search.spaces.space import Space
@@ -95,7 +95,7 @@ class Measurer:
         artifact = self.exporter.artifact(arch)
         at, begin = datetime.now(UTC), time.monotonic()
         profile, jobs = self._profile(artifact)
-        times = block_times(profile, arch.blocks(self.exporter.files.input_size), node_modules(artifact))
+        times = block_times(profile, arch.blocks(self.exporter.files.input_size), SourceModules.of(artifact))
         return Observation(
             role=role,
             arch=arch.model_dump(mode="json"),

@@ -23,7 +23,7 @@ from targets.extras import require
 
 Floats = NDArray[np.float64]
 LAYERS = 5
-HIDDEN = 128
+HIDDEN = 64
 """Width of the hidden layers."""
 BATCH = 256
 _STEPS = 3000

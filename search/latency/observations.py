@@ -59,7 +59,7 @@ class Observation(Frozen):
             unprofiled runs, of a session its headline (p10 where single inferences are told).
         device_s: How long the device was in use for it, seconds.
         blocks_us: Sum of the operations of each block by ``BlockSpec.name``; empty for a session.
-        unattributed_us: Operations of no block.
+        unattributed_us: Operations of no block, layout changes between blocks among them.
         straddling_us: Operations that execute nodes of several blocks and count for one of them.
         residual_share: Signed share by which the operations' sum misses the unprofiled time; see
             :class:`targets.records.OpProfile`.

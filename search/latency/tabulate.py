@@ -138,8 +138,8 @@ def _notes(profiled: Sequence[Observation], factors: np.ndarray, effects: np.nda
         beside = f"in turns with a reference network, at the speed at which that takes {reference_us / 1e3:.2f} ms"
     notes = [
         f"Blocks were measured inside {len(profiled) - references} whole networks, {beside}.",
-        f"{lost:.1%} of the time belongs to no block and is shared out; {straddling:.1%} is in operations that were "
-        "fused over two blocks and counts for one of them.",
+        f"{lost:.1%} of the time belongs to no block, as layout changes between two do, and is shared out; "
+        f"{straddling:.1%} is in operations that were fused over two blocks and counts for one of them.",
         f"Drift between {factors.min() - 1:+.1%} and {factors.max() - 1:+.1%} and process states between "
         f"{effects.min() - 1:+.1%} and {effects.max() - 1:+.1%} were taken off.",
     ]

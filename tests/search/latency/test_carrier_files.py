@@ -4,7 +4,7 @@ import signal
 import pytest
 
 from search.latency.carrier_files import CarrierFiles, Exporter, format_for
-from search.latency.joining import block_times, node_modules
+from search.latency.joining import SourceModules, block_times
 from search.latency.measuring import Measurer
 from search.spaces.registry import find_space
 from targets.errors import KitError, UsageError
@@ -38,7 +38,7 @@ def test_a_network_is_exported_in_another_process_and_measured_by_block(tmp_path
     assert session.total_us == pytest.approx(found.total_us, rel=0.1)
     assert conditions.stand_in == "simulated"
     assert artifact.source_sha256 == arch.sha256()
-    assert node_modules(artifact)("no such node") is None
+    assert set(SourceModules.of(artifact).by_node.values()) >= {"stem.conv"}
     files.discard(arch)
     with pytest.raises(UsageError, match="no file"):
         files.artifact(arch)
@@ -76,6 +76,6 @@ def test_blocks_without_operations_are_told_as_zero():
     arch = find_space("inas-tiny").smallest()
     from tests.search.latency.test_observations import op, profile
 
-    found = block_times(profile(op("a", 1.0, "stem")), arch.blocks(SIZE), lambda node: None)
+    found = block_times(profile(op("a", 1.0, "stem")), arch.blocks(SIZE), SourceModules())
     assert sum(found.blocks_us.values()) == 1.0
     assert found.blocks_us["head"] == 0.0

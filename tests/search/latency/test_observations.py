@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from search.latency.conditions import Conditions
 from search.latency.drift import network_effects, smoothed_drift
-from search.latency.joining import block_times
+from search.latency.joining import SourceModules, block_times
 from search.latency.observations import (
     Observation,
     ObservationsFile,
@@ -108,8 +108,8 @@ def test_sessions_of_one_network_are_put_together():
     assert found[0][1][1] == pytest.approx(1.1 * found[0][1][0])
 
 
-def op(name, us, module=None, nodes=()):
-    return OpTime(name=name, op_type="Conv", latency_us=us, share=0.1, source_nodes=nodes, module=module)
+def op(name, us, module=None, nodes=(), kind="compute"):
+    return OpTime(name=name, op_type="Conv", latency_us=us, share=0.1, source_nodes=nodes, module=module, kind=kind)
 
 
 def profile(*ops):
@@ -133,13 +133,33 @@ def test_operations_go_to_the_longest_block_name_around_them():
             op("e", 16.0, "stages.0.0", ("conv_2",)),
         ),
         blocks,
-        nodes.get,
+        SourceModules(nodes),
     )
     assert found.blocks_us["stem"] == 1.0
     assert found.blocks_us["stages.0.0"] == 2.0 + 4.0 + 16.0
     assert found.unattributed_us == 8.0
     assert found.straddling_us == 4.0
     assert set(found.blocks_us) == {block.name for block in blocks}
+
+
+def test_layout_changes_between_blocks_belong_to_none():
+    blocks = archs(1)[0].blocks(SIZE)
+    source = SourceModules(
+        {"inner": "stages.0.0.expand", "last": "stages.0.0.project"},
+        {"inner": frozenset({"stages.0.0.act"}), "last": frozenset({"stages.0.1.expand", "stages.0.0"})},
+    )
+    found = block_times(
+        profile(
+            op("a", 1.0, "stages.0.0.expand", ("inner",), "layout"),
+            op("b", 2.0, "stages.0.0.project", ("last",), "layout"),
+            op("c", 4.0, "stages.0.0.project", ("last",)),
+            op("d", 8.0, "stages.0.0", (), "layout"),
+        ),
+        blocks,
+        source,
+    )
+    assert found.blocks_us["stages.0.0"] == 1.0 + 4.0 + 8.0
+    assert found.unattributed_us == 2.0
 
 
 def test_a_table_holds_every_block_once_with_its_true_latency():

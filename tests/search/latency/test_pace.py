@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from search.latency.joining import SourceModules
 from search.latency.measuring import Measurer
 from search.latency.observations import Observation
 from search.latency.pace import Reference, at_one_speed, reference_arch, usual_reference_us
@@ -140,7 +141,7 @@ class Device:
 
 
 def measurer(device, reference, monkeypatch):
-    monkeypatch.setattr("search.latency.measuring.node_modules", lambda artifact: {}.get)
+    monkeypatch.setattr("search.latency.measuring.SourceModules.of", lambda artifact: SourceModules())
     exporter = SimpleNamespace(
         artifact=lambda arch: ARTIFACT.model_copy(update={"path": arch.sha256()}),
         files=SimpleNamespace(input_size=SIZE),
