@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.predictor_rows import Compared, Row, compare, repeatability_row
+from benchmarks.predictor_slopes import widened
 from inas_deploy.commands.running import opened
 from inas_deploy.latency_fit import PREDICTOR, TABLE
 from search.latency.block_predictor import BlockPredictor
@@ -154,11 +155,14 @@ def _order(archs: Sequence[Arch], plan: Plan, number: int) -> list[Arch]:
     return order
 
 
-def judged(predictor: LatencyPredictor, found: Compared, again: Row, enough: int) -> list[tuple[str, bool]]:
+def judged(
+    predictor: LatencyPredictor, table: LatencyTable, found: Compared, again: Row, enough: int
+) -> list[tuple[str, bool]]:
     """The claims, each with whether it holds."""
     blocks: BlockReport = predictor.blocks.report
     count, mine = found.predictor.count, found.predictor
     covered = mine.covered or 0.0
+    wider, noise = widened(predictor.blocks, table), table.header.noise_floor or 0.0
     return [
         (f"{count} held-out networks, at least {enough}", count >= enough),
         (f"MAPE {mine.mape:.2%} <= 1.8 % (measuring again: {again.mape:.2%})", mine.mape <= 0.018),
@@ -168,6 +172,9 @@ def judged(predictor: LatencyPredictor, found: Compared, again: Row, enough: int
         (f"90 % intervals hold {covered:.1%}, 87 to 93 %", 0.87 <= covered <= 0.93),
         (f"blocks held out by key: MAPE {blocks.headline.mape:.2%} <= 4 %", blocks.headline.mape <= 0.04),
         (f"blocks within 10 %: {blocks.headline.within_10:.1%} >= 97 %", blocks.headline.within_10 >= 0.97),
+        (f"of {len(wider.ratios)} pairs ({wider.falling} that fall on the device left out) the wider block is told to "
+         f"be faster by at most {1 - wider.ratios.min():.1%}, noise floor {noise:.1%}",
+         wider.ratios.min() >= 1 - noise),
     ]  # fmt: skip
 
 
@@ -230,7 +237,7 @@ def run(folder: Path, plan: Plan, *, quick: bool = False) -> bool:
     print(f"blocks: {predictor.blocks.report.sentence}")
     if quick:
         return True
-    claims = judged(predictor, found, again, FEWEST.get(predictor.conditions.space, FEWEST_OTHERWISE))
+    claims = judged(predictor, table, found, again, FEWEST.get(predictor.conditions.space, FEWEST_OTHERWISE))
     for text, holds in claims:
         print(f"{'holds' if holds else 'FAILS'}  {text}")
     return all(holds for _, holds in claims)

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from search.latency.conditions import Conditions
 from search.spaces.arch import Arch
-from search.spaces.registry import find_space
+from search.spaces.registry import arch_from_parsed
 from targets.errors import InvalidModel, UsageError, printable
 from targets.records import Frozen
 
@@ -88,9 +88,7 @@ class Observation(Frozen):
         Raises:
             UsageError: If it is none that this version of the kit knows.
         """
-        space = find_space(str(self.arch.get("space")), self.arch.get("classes"))
-        arch: Arch = space.arch_class.from_parsed_json(self.arch)
-        return arch
+        return arch_from_parsed(self.arch)
 
     @property
     def profiled(self) -> bool:

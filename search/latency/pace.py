@@ -17,7 +17,7 @@ from pydantic import Field
 
 from search.latency.observations import Observation
 from search.spaces.arch import Arch
-from search.spaces.registry import find_space
+from search.spaces.registry import arch_from_parsed
 from search.spaces.space import Space
 from targets.records import Frozen
 
@@ -40,9 +40,7 @@ class Reference(Frozen):
         Raises:
             UsageError: If it is none that this version of the kit knows.
         """
-        space = find_space(str(self.arch.get("space")), self.arch.get("classes"))
-        arch: Arch = space.arch_class.from_parsed_json(self.arch)
-        return arch
+        return arch_from_parsed(self.arch)
 
 
 def reference_arch(space: Space[Any], seed: int) -> Arch:

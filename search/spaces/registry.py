@@ -67,7 +67,15 @@ def arch_from_json(text: str | bytes) -> Arch:
     Raises:
         UsageError: If the text is no JSON, names no known space or is no valid architecture of it.
     """
-    content = parse_json(text)
+    return arch_from_parsed(parse_json(text))
+
+
+def arch_from_parsed(content: object) -> Arch:
+    """An architecture of any registered space from its JSON as data.
+
+    Raises:
+        UsageError: If it names no known space or is no valid architecture of it.
+    """
     space_id = content.get("space") if isinstance(content, dict) else None
     if not isinstance(space_id, str):
         raise UsageError("the architecture's JSON names no space", 'Give what Arch.to_json wrote, with a "space".')
